@@ -1,0 +1,164 @@
+"""Kafka settings and what both clients make of them: connection options, and the facts of a topic that we rely on.
+
+Owns the KAFKA_* variables. Builds no client that lives on; the tiers do that in their `__main__`.
+"""
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import aiokafka
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from shared.settings import EnvironmentSettings
+
+REQUEST_TIMEOUT_MS = 8_000
+"""One Kafka request, in milliseconds. Below the HTTP deadline of 10 s (DESIGN §5: time-outs are coupled)."""
+
+
+class KafkaSettings(EnvironmentSettings):
+    """The KAFKA_* variables, shared by both tiers."""
+
+    kafka_bootstrap_servers: str = Field(
+        default="localhost:9092", description="Broker addresses, `host:port,host:port`"
+    )
+    kafka_topic: str = Field(
+        default="payloads", description="Topic of the payloads", pattern=r"^[A-Za-z0-9._-]{1,249}$"
+    )
+    kafka_dead_topic: str = Field(
+        default="payloads.dead",
+        description="Topic of the records that S3 can never take",
+        pattern=r"^[A-Za-z0-9._-]{1,249}$",
+    )
+    kafka_min_insync: int = Field(
+        default=2, ge=1, description="Least `min.insync.replicas` of the topic at which ingest calls itself ready"
+    )
+    kafka_client_rack: str | None = Field(default=None, description="This client's rack (KIP-392, nearest replica)")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="How to talk to the brokers"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="PLAIN", description="SASL mechanism"
+    )
+    kafka_sasl_username: str | None = Field(default=None, description="SASL user")
+    kafka_sasl_password: SecretStr | None = Field(default=None, description="SASL password")
+    kafka_ssl_cafile: str | None = Field(default=None, description="CA bundle of the brokers, PEM")
+    kafka_ssl_certfile: str | None = Field(default=None, description="Client certificate, PEM")
+    kafka_ssl_keyfile: str | None = Field(default=None, description="Client key, PEM")
+    kafka_ssl_key_password: SecretStr | None = Field(default=None, description="Password of the client key")
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        for address in value.split(","):
+            host, colon, port = address.strip().rpartition(":")
+            if not (colon and host and port.isdecimal() and 0 < int(port) < 65536):  # noqa: PLR2004 - ports
+                raise ValueError(f"{address.strip()!r} is not host:port")
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> "KafkaSettings":
+        if self.kafka_security_protocol.startswith("SASL") and not (
+            self.kafka_sasl_username and self.kafka_sasl_password
+        ):
+            raise ValueError(
+                f"KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol} needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+            )
+        if bool(self.kafka_ssl_certfile) != bool(self.kafka_ssl_keyfile):
+            raise ValueError("KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE go together: set both or neither")
+        if self.kafka_topic == self.kafka_dead_topic:
+            raise ValueError("KAFKA_DEAD_TOPIC must differ from KAFKA_TOPIC")
+        return self
+
+
+def connection_options(settings: KafkaSettings) -> dict[str, Any]:
+    """The options that every aiokafka client of ours takes: addresses and security.
+
+    Raises:
+        ValueError: a certificate file cannot be read; the message names the variable.
+
+    """
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.kafka_bootstrap_servers,
+        "security_protocol": settings.kafka_security_protocol,
+    }
+    if settings.kafka_security_protocol.endswith("SSL"):
+        options["ssl_context"] = _ssl_context(settings)
+    if settings.kafka_security_protocol.startswith("SASL"):
+        password = settings.kafka_sasl_password
+        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
+        options["sasl_plain_username"] = settings.kafka_sasl_username
+        options["sasl_plain_password"] = password.get_secret_value() if password else None
+    return options
+
+
+def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile)
+    except OSError as error:
+        raise ValueError(f"KAFKA_SSL_CAFILE: {error} ({settings.kafka_ssl_cafile})") from error
+    if settings.kafka_ssl_certfile and settings.kafka_ssl_keyfile:
+        password = settings.kafka_ssl_key_password
+        try:
+            context.load_cert_chain(
+                settings.kafka_ssl_certfile,
+                settings.kafka_ssl_keyfile,
+                # "" and not None: OpenSSL would ask on the terminal for the password of an encrypted key
+                password.get_secret_value() if password else "",
+            )
+        except OSError as error:
+            raise ValueError(f"KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE: {error}") from error
+    return context
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFacts:
+    """What the broker says of a topic. `exists` is False when it has none of that name (the rest is then zero)."""
+
+    name: str
+    exists: bool
+    partitions: int = 0
+    min_insync: int = 0
+    message_bytes_max: int = 0
+    timestamp_type: str = ""
+    retention_ms: int = 0
+
+
+async def topic_facts(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, TopicFacts]:
+    """Ask the broker for the facts of the topics.
+
+    Args:
+        admin: a started admin client.
+        names: topics to ask for.
+
+    Returns:
+        One entry a name, whether the topic exists or not.
+
+    Raises:
+        aiokafka.errors.KafkaError: the broker could not be asked.
+
+    """
+    described = await admin.describe_topics(list(names))
+    partitions = {topic["topic"]: len(topic["partitions"]) for topic in described if topic["error_code"] == 0}
+    facts = {name: TopicFacts(name, exists=False) for name in names}
+    if not partitions:
+        return facts
+    responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in partitions])
+    for response in responses:
+        for error_code, error_message, _kind, name, entries in (resource[:5] for resource in response.resources):
+            if error_code:
+                raise aiokafka.errors.for_code(error_code)(error_message)
+            values = {entry[0]: entry[1] for entry in entries}
+            facts[name] = TopicFacts(
+                name,
+                exists=True,
+                partitions=partitions[name],
+                min_insync=int(values["min.insync.replicas"]),
+                message_bytes_max=int(values["max.message.bytes"]),
+                timestamp_type=values["message.timestamp.type"],
+                retention_ms=int(values["retention.ms"]),
+            )
+    return facts

@@ -1,0 +1,186 @@
+"""The wire contract between the tiers: what one payload looks like as a Kafka record (DESIGN §3).
+
+Owns the header names, the payload's id, and how both are written and read. Pure: no clock, no chance, no client;
+the caller brings time and entropy. Knows nothing of HTTP or of S3 keys.
+
+A record that this project did not write (no such headers, or broken ones) is *foreign*: it still decodes, field by
+field, to values that are safe to build an S3 key from.
+"""
+
+import re
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+ID = "spillway-id"
+FOLDER = "spillway-folder"
+VERSION = "spillway-version"
+RECEIVED_NS = "spillway-received-ns"
+REQUEST_ID = "spillway-request-id"
+INDEX = "spillway-index"
+COUNT = "spillway-count"
+CONTENT_TYPE = "content-type"
+TRACEPARENT = "traceparent"
+
+VERSION_BYTES_MAX = 256
+"""Longest collection version, in UTF-8 bytes: it is copied into every record of its collection."""
+
+FOLDER_CHARACTERS_MAX = 256
+
+Header = tuple[str, bytes]
+"""One Kafka record header, as aiokafka takes and gives it."""
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_FOLDER_SEGMENT = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9._=-]+"
+_FOLDER = re.compile(rf"{_FOLDER_SEGMENT}(?:/{_FOLDER_SEGMENT})*")
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_DECIMAL = re.compile(r"[0-9]{1,19}")
+_VERSION_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
+
+
+def new_collection_id(unix_ms: int, entropy: bytes) -> str:
+    """A UUIDv7 (RFC 9562 §5.7) of the given time, as text.
+
+    Args:
+        unix_ms: milliseconds since 1970, at most 48 bits.
+        entropy: 10 random bytes.
+
+    """
+    if len(entropy) != 10:  # noqa: PLR2004 - 80 bits less version and variant
+        raise ValueError("entropy must be 10 bytes")
+    value = (unix_ms << 80) | int.from_bytes(entropy)
+    value = value & ~(0xF << 76) | (0x7 << 76)
+    value = value & ~(0x3 << 62) | (0x2 << 62)
+    return str(uuid.UUID(int=value))
+
+
+def id_time_ms(record_id: str) -> int | None:
+    """Milliseconds since 1970 inside the UUIDv7 that the id starts with; None where it starts with no such UUID."""
+    if _UUID7.match(record_id) is None:
+        return None
+    return int(record_id[0:8] + record_id[9:13], 16)
+
+
+def is_safe_folder(folder: str) -> bool:
+    """Whether the folder can stand at the start of an S3 key: segments of `A-Z a-z 0-9 . _ = -`, none of them dots only."""
+    return len(folder) <= FOLDER_CHARACTERS_MAX and _FOLDER.fullmatch(folder) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What every record of one collection carries, encoded once a collection so that a payload costs two headers."""
+
+    collection_id: str
+    shared: tuple[Header, ...]
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        collection_id: str,
+        folder: str,
+        version: str,
+        received_ns: int,
+        request_id: str,
+        count: int,
+        content_type: str = "application/json",
+        traceparent: str | None = None,
+    ) -> "Stamp":
+        """Encode the headers that all payloads of a collection share.
+
+        Raises:
+            ValueError: the folder is not safe, the version is over VERSION_BYTES_MAX, or another text is not ASCII.
+
+        """
+        if not is_safe_folder(folder):
+            raise ValueError(f"folder {folder!r} is not safe in an S3 key")
+        version_bytes = version.encode("utf-8")
+        if len(version_bytes) > VERSION_BYTES_MAX:
+            raise ValueError(f"version is over {VERSION_BYTES_MAX} bytes")
+        shared = [
+            (FOLDER, folder.encode("ascii")),
+            (VERSION, quote_from_bytes(version_bytes, safe=_VERSION_SAFE).encode("ascii")),
+            (RECEIVED_NS, b"%d" % received_ns),
+            (REQUEST_ID, request_id.encode("ascii")),
+            (COUNT, b"%d" % count),
+            (CONTENT_TYPE, content_type.encode("ascii")),
+        ]
+        if traceparent is not None:
+            shared.append((TRACEPARENT, traceparent.encode("ascii")))
+        return cls(collection_id, tuple(shared))
+
+    def payload_id(self, index: int) -> str:
+        """The id of the payload at `index` (from 0) of the collection."""
+        return f"{self.collection_id}-{index}"
+
+    def headers(self, index: int) -> list[Header]:
+        """The record headers of the payload at `index` (from 0)."""
+        return [(ID, self.payload_id(index).encode("ascii")), *self.shared, (INDEX, b"%d" % index)]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as the second tier sees it. Times are UTC; `value` is None for a tombstone.
+
+    Fields that a foreign record lacks: `id` is made of topic, partition, offset and timestamp, `folder` and `version`
+    are None, `received_ns` is the record's own timestamp.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    value: bytes | None
+    id: str
+    folder: str | None
+    version: str | None
+    received_ns: int
+    foreign: bool
+
+    @property
+    def stored_at(self) -> datetime:
+        """The time that the key's date and hour are taken from: inside the id where it has one, else of receipt."""
+        unix_ms = id_time_ms(self.id)
+        seconds = self.received_ns / 1e9 if unix_ms is None else unix_ms / 1000
+        try:
+            return datetime.fromtimestamp(seconds, UTC)
+        except (ValueError, OverflowError, OSError):  # a foreign stamp beyond the calendar's end
+            return datetime.fromtimestamp(0, UTC)
+
+
+def decode(
+    *, topic: str, partition: int, offset: int, timestamp_ms: int, value: bytes | None, headers: Iterable[Header]
+) -> Record:
+    """Read a record, ours or foreign. Never raises: what is missing or unsafe is replaced as `Record` says."""
+    found = dict(headers)
+    record_id = _ascii(found.get(ID))
+    foreign = record_id is None or _ID.fullmatch(record_id) is None
+    if record_id is None or foreign:
+        record_id = f"{topic}-{partition}-{offset}-{timestamp_ms}"
+    folder = _ascii(found.get(FOLDER))
+    if folder is not None and not is_safe_folder(folder):
+        folder = None
+    received = _ascii(found.get(RECEIVED_NS))
+    if received is not None and _DECIMAL.fullmatch(received):
+        received_ns = int(received)
+    else:
+        received_ns = max(timestamp_ms, 0) * 1_000_000
+    version = _ascii(found.get(VERSION))
+    return Record(
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        value=value,
+        id=record_id,
+        folder=folder,
+        version=None if version is None else unquote_to_bytes(version).decode("utf-8", "replace"),
+        received_ns=received_ns,
+        foreign=foreign,
+    )
+
+
+def _ascii(raw: bytes | None) -> str | None:
+    if raw is None or not raw.isascii():
+        return None
+    return raw.decode("ascii")

@@ -1,0 +1,67 @@
+"""How both tiers read their settings: environment variables, once, with a message that names the variable at fault.
+
+A setting's variable is its field's name in capitals. Only `__main__` builds settings and passes them in.
+"""
+
+import sys
+from typing import NoReturn, TypeVar
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+EXIT_CONFIGURATION = 2
+"""Exit code of a start that bad settings stopped."""
+
+
+class EnvironmentSettings(BaseSettings):
+    """Base of every settings class: frozen, from the environment only, empty variables count as absent."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", case_sensitive=False)
+
+
+S = TypeVar("S", bound=EnvironmentSettings)
+
+
+def load(kind: type[S]) -> S:
+    """Read the settings from the environment, or leave the process with one line for each variable at fault.
+
+    Raises:
+        SystemExit: with EXIT_CONFIGURATION; the messages stand on standard error.
+
+    """
+    try:
+        return kind()
+    except ValidationError as error:
+        for line in problems(error):
+            print(f"error: {line}", file=sys.stderr)  # noqa: T201 - logging is not set up before the settings are
+        raise SystemExit(EXIT_CONFIGURATION) from None
+
+
+def problems(error: ValidationError) -> list[str]:
+    """One line a variable at fault: its name, what is wrong, and the value it had (never a secret's)."""
+    lines = []
+    for item in error.errors(include_url=False):
+        name = "_".join(str(part) for part in item["loc"]).upper() or "settings"
+        message = item["msg"].removeprefix("Value error, ")
+        shown = item.get("input")
+        secret = any(word in name for word in ("PASSWORD", "SECRET", "TOKEN"))
+        if name == "SETTINGS":
+            lines.append(message)
+        elif item["type"] == "missing":
+            lines.append(f"{name} is required and not set")
+        elif secret or not isinstance(shown, str | int | float):
+            lines.append(f"{name}: {message}")
+        else:
+            lines.append(f"{name}: {message} (got {shown!r})")
+    return lines
+
+
+def stop(message: str, code: int = 1) -> NoReturn:
+    """Leave the process with one clear line on standard error.
+
+    Raises:
+        SystemExit: always, with `code`.
+
+    """
+    print(f"error: {message}", file=sys.stderr)  # noqa: T201 - the last word of a process that cannot go on
+    raise SystemExit(code)
