@@ -64,7 +64,7 @@ def id_time_ms(record_id: str) -> int | None:
 
 
 def is_safe_folder(folder: str) -> bool:
-    """Whether the folder can stand at the start of an S3 key: segments of `A-Z a-z 0-9 . _ = -`, none of them dots only."""
+    """Whether the folder can start an S3 key: `/`-parted segments of `A-Z a-z 0-9 . _ = -`, none `.` or `..`."""
     return len(folder) <= FOLDER_CHARACTERS_MAX and _FOLDER.fullmatch(folder) is not None
 
 
