@@ -20,7 +20,8 @@ class TransientError(StoreError):
 
 class ConfigurationError(StoreError):
     """Passes when a person mends the environment: credentials, permissions, bucket, region. Retried without end too,
-    and never a reason to dead-letter: a wrong setting must not drain a topic."""
+    and never a reason to dead-letter: a wrong setting must not drain a topic.
+    """
 
 
 class PoisonRecord(StoreError):  # noqa: N818 - the record is what it names
