@@ -1,0 +1,94 @@
+"""The S3 key of a record: a template over the record alone (DESIGN §4), so that a redelivery, a replay and a client's
+retry all write to the same key. Pure.
+
+Only `A-Z a-z 0-9 . _ - = /` ever reach a key: every other character of a field becomes `_`.
+"""
+
+import hashlib
+import re
+import string
+from collections.abc import Callable, Mapping
+
+from shared.record import Record
+
+DEFAULT_TEMPLATE = "{folder}/shard={shard}/dt={date}/hour={hour}/{id}"
+
+KEY_BYTES_MAX = 1024
+"""S3's own limit of a key (Amazon S3 User Guide, "Naming Amazon S3 objects")."""
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._=-]")
+_LITERAL = re.compile(r"[A-Za-z0-9._=/-]*")
+
+
+def shard(record_id: str) -> str:
+    """One hex digit of the id's SHA-256: it stands before the date and spreads a day over 16 prefixes."""
+    return hashlib.sha256(record_id.encode("utf-8")).hexdigest()[0]
+
+
+_FIELDS: Mapping[str, Callable[[Record], str]] = {
+    "date": lambda record: record.stored_at.strftime("%Y-%m-%d"),
+    "hour": lambda record: record.stored_at.strftime("%H"),
+    "shard": lambda record: shard(record.id),
+    "id": lambda record: record.id,
+    "received_ns": lambda record: str(record.received_ns),
+    "topic": lambda record: record.topic,
+    "partition": lambda record: str(record.partition),
+    "offset": lambda record: str(record.offset),
+    "version": lambda record: record.version or "none",
+}
+FIELDS = ("folder", *_FIELDS)
+
+
+class KeyTemplate:
+    """A checked key template. `key()` is a pure function of the record."""
+
+    def __init__(self, template: str, default_folder: str) -> None:
+        """Check the template.
+
+        Args:
+            template: text with `{field}` in it; the fields are FIELDS.
+            default_folder: `{folder}` of a record that carries none.
+
+        Raises:
+            ValueError: what is wrong with the template.
+
+        """
+        self.template = template
+        self._default_folder = default_folder
+        self._parts: list[tuple[str, str | None]] = []  # literal, then the field that follows it
+        try:
+            parsed = list(string.Formatter().parse(template))
+        except ValueError as error:
+            raise ValueError(f"{error} in key template {template!r}") from None
+        for literal, field, spec, conversion in parsed:
+            if field is not None and (field not in FIELDS or spec or conversion):
+                raise ValueError(f"unknown field {{{field}}}; the fields are {', '.join(FIELDS)}")
+            if not _LITERAL.fullmatch(literal):
+                raise ValueError(f"unsafe character in {literal!r}; safe are A-Z a-z 0-9 . _ = - /")
+            self._parts.append((literal, field))
+        if "id" not in [field for _, field in self._parts]:
+            raise ValueError("{id} is missing: without it two payloads could share a key, or one have two")
+        if template.startswith("/") or "//" in template or template.endswith("/"):
+            raise ValueError("a key must not start or end with / or contain //")
+
+    def key(self, record: Record) -> str:
+        """The record's S3 key, at most KEY_BYTES_MAX bytes: an id or version that would make it longer is hashed."""
+        key = self._render(record, {})
+        if len(key) > KEY_BYTES_MAX:
+            key = self._render(record, {"version": _digest(record.version or ""), "id": _digest(record.id)})
+        return key
+
+    def _render(self, record: Record, instead: Mapping[str, str]) -> str:
+        out = []
+        for literal, field in self._parts:
+            out.append(literal)
+            if field == "folder":
+                out.append(record.folder or self._default_folder)
+            elif field is not None:
+                value = instead.get(field) or _FIELDS[field](record)
+                out.append(_UNSAFE.sub("_", value) or "_")
+        return "".join(out)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
