@@ -65,3 +65,12 @@ def stop(message: str, code: int = 1) -> NoReturn:
     """
     print(f"error: {message}", file=sys.stderr)  # noqa: T201 - the last word of a process that cannot go on
     raise SystemExit(code)
+
+
+def describe(kind: type[EnvironmentSettings]) -> str:
+    """The variables of a settings class for `--help`: one line each with its default and what it means."""
+    lines = []
+    for name, field in sorted(kind.model_fields.items()):
+        default = "required" if field.is_required() else f"default {field.default}"
+        lines.append(f"  {name.upper():<28} {field.description} ({default})")
+    return "\n".join(lines)

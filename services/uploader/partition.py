@@ -85,6 +85,16 @@ class Partition:
                 await asyncio.wait(late)
 
     async def _work(self) -> None:
+        try:
+            await self._work_off_queue()
+        finally:
+            # Here, and not only in a done callback: `admit` may run between this end and the callback, count a worker
+            # that is gone, and leave the queue to nobody.
+            worker = asyncio.current_task()
+            if worker is not None:
+                self._workers.discard(worker)
+
+    async def _work_off_queue(self) -> None:
         while self._queue and not self._closed:
             run, raw = self._queue.popleft()
             record = decode(

@@ -15,7 +15,9 @@ COMMIT_TIMEOUT_S = 3.0
 class UploaderSettings(KafkaSettings):
     """Variables of `spillway-uploader run`, beside the KAFKA_* ones."""
 
-    kafka_group_id: str = Field(default="spillway-uploader", min_length=1, description="Consumer group of the uploaders")
+    kafka_group_id: str = Field(
+        default="spillway-uploader", min_length=1, description="Consumer group of the uploaders"
+    )
     s3_bucket: str = Field(description="Bucket that the objects go to", min_length=3, max_length=63)
     s3_endpoint_url: str | None = Field(
         default=None, pattern=r"^https?://[^/]+/?$", description="S3-compatible server; absent: AWS"

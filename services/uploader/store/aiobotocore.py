@@ -4,7 +4,6 @@ The client never retries (`total_max_attempts=1`): a retry hidden here would hid
 carry no `Expect: 100-continue` (a round trip a put) and checksums only where the service requires them.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,15 +14,17 @@ from aiobotocore.session import get_session
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectionError as BotoConnectionError,
+    ConnectTimeoutError,
     CredentialRetrievalError,
     HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
     ReadTimeoutError,
-    ConnectTimeoutError,
     SSLError,
     TokenRetrievalError,
+)
+from botocore.exceptions import (
+    ConnectionError as BotoConnectionError,
 )
 from botocore.handlers import add_expect_header
 
@@ -63,7 +64,7 @@ class AiobotocoreStore:
             await self._client.put_object(
                 Bucket=self._bucket, Key=key, Body=body, ContentType=CONTENT_TYPE, Metadata=dict(metadata)
             )
-        except (ClientError, BotoCoreError, aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, ClientError, BotoCoreError, aiohttp.ClientError, OSError) as error:
             raise translate(error, self._bucket) from error
 
 

@@ -1,0 +1,149 @@
+"""`spillway-uploader`: builds settings and clients, wires them, owns the signals and the exit code."""
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import time
+from collections.abc import Sequence
+
+import uvloop
+from aiokafka.errors import KafkaError
+from prometheus_client import CollectorRegistry
+
+from services.uploader import cli
+from services.uploader.consumer import GroupConsumer, consumer_client
+from services.uploader.health import StoreHealth
+from services.uploader.keys import KeyTemplate
+from services.uploader.partition import Sink
+from services.uploader.retry import decide, reason
+from services.uploader.settings import UploaderSettings
+from services.uploader.store import Store
+from services.uploader.store.aiobotocore import open_store
+from services.uploader.topics import TopicPlan, ensure_topics
+from shared.kafka import KafkaSettings, connection_options
+from shared.ops import Readiness, listen, serve_ops
+from shared.settings import EXIT_CONFIGURATION, load, stop
+from shared.telemetry import UploaderMetrics, configure_logging
+
+log = logging.getLogger("spillway.uploader")
+
+PROBE_KEY = ".spillway/probe"
+CONNECTIONS_MAX = 1024
+"""Bound of the S3 client's pool; a connection is opened only when a put needs one."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command; leaves the process with its exit code."""
+    arguments = cli.parse(argv)
+    match arguments.command:
+        case "run":
+            settings = load(UploaderSettings)
+            configure_logging(settings.log_level)
+            _checked(settings)
+            uvloop.run(_run(settings))
+        case "topics":
+            kafka = load(KafkaSettings)
+            configure_logging("ERROR")
+            _checked(kafka)
+            uvloop.run(_topics(kafka, cli.topic_plan(arguments, kafka.kafka_min_insync)))
+
+
+def _checked(settings: KafkaSettings) -> None:
+    try:
+        connection_options(settings)
+    except ValueError as error:
+        stop(str(error), EXIT_CONFIGURATION)
+
+
+async def _topics(settings: KafkaSettings, plan: TopicPlan) -> None:
+    try:
+        differing = await ensure_topics(settings, plan)
+    except (KafkaError, TimeoutError) as error:
+        stop(f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}: {error or type(error).__name__}")
+    if differing:
+        stop("; ".join(differing))
+    print(f"topics {settings.kafka_topic} and {settings.kafka_dead_topic} are as they should be")  # noqa: T201
+
+
+async def _run(settings: UploaderSettings) -> None:
+    registry = CollectorRegistry()
+    metrics = UploaderMetrics(registry)
+    readiness = Readiness("kafka", "topic", "assignment", "s3")
+    health = StoreHealth(readiness)
+    keys = KeyTemplate(settings.s3_key_template, settings.s3_folder)
+    try:
+        ops = listen(settings.uploader_ops_host, settings.uploader_ops_port, "UPLOADER_OPS_PORT")
+    except OSError as error:
+        stop(str(error))
+    async with (
+        serve_ops(ops, readiness, registry),
+        open_store(
+            bucket=settings.s3_bucket,
+            endpoint_url=settings.s3_endpoint_url,
+            path_style=settings.path_style,
+            connections_max=CONNECTIONS_MAX,
+        ) as store,
+    ):
+        consumer = GroupConsumer(
+            settings,
+            lambda on_stored: Sink(store, keys, health, metrics, settings.max_workers, on_stored),
+            readiness,
+            metrics,
+            lambda: consumer_client(settings),
+        )
+        stopping = _own_signals(consumer)
+        log.info(
+            "starting",
+            extra={"topic": settings.kafka_topic, "bucket": settings.s3_bucket, "key_template": keys.template},
+        )
+        if await _probe(store, health, metrics, stopping):
+            await consumer.run()
+    log.info("stopped")
+
+
+def _own_signals(consumer: GroupConsumer) -> asyncio.Event:
+    """The first SIGTERM or SIGINT drains; a second leaves at once. Returns the event that the first one sets."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def on_signal(number: int) -> None:
+        if stopping.is_set():
+            os._exit(128 + number)
+        log.info("draining", extra={"signal": signal.Signals(number).name})
+        stopping.set()
+        consumer.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return stopping
+
+
+async def _probe(store: Store, health: StoreHealth, metrics: UploaderMetrics, stopping: asyncio.Event) -> bool:
+    """Put one small object before joining the group: a process that cannot write must not hold partitions.
+
+    Tries without end; False when told to stop meanwhile.
+    """
+    attempt = 0
+    while not stopping.is_set():
+        attempt += 1
+        try:
+            await store.put(PROBE_KEY, b"", {})
+        except Exception as error:  # noqa: BLE001 - any failure is tried again
+            retry = decide(error, attempt, random.random())  # noqa: S311 - jitter
+            metrics.retries.labels(kind=retry.kind, reason=reason(error)).inc()
+            health.failed(reason(error), str(error), time.monotonic())
+            try:
+                async with asyncio.timeout(retry.delay_s):
+                    await stopping.wait()
+            except TimeoutError:
+                continue
+        else:
+            health.succeeded()
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    main()
