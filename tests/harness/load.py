@@ -1,0 +1,138 @@
+"""A client of the ingest tier that remembers what it was told. Every payload it posts differs from every other.
+
+Owns a thread with an event loop, so that a test's thread is free to break things meanwhile.
+"""
+
+import asyncio
+import itertools
+import json
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+
+from tests.harness.oracle import Answers
+
+_serials = itertools.count()
+
+
+def payloads(count: int, *, size: int = 200) -> list[bytes]:
+    """As many JSON objects of about `size` bytes, no two of one run alike."""
+    made = []
+    for _ in range(count):
+        head = b'{"serial": %d, "fill": "' % next(_serials)
+        made.append(head + b"x" * max(size - len(head) - 2, 0) + b'"}')
+    return made
+
+
+def envelope(items: Sequence[bytes]) -> bytes:
+    """A collection with these payloads, byte for byte."""
+    return b'{"version": "1", "token": "t", "data": [' + b",".join(items) + b"]}"
+
+
+async def post(session: aiohttp.ClientSession, url: str, items: Sequence[bytes], answers: Answers) -> int:
+    """Post one collection and enter the answer; its status, 0 where none came.
+
+    Raises:
+        AssertionError: an answer that the contract has no place for.
+
+    """
+    try:
+        async with session.post(url, data=envelope(items), headers={"Content-Type": "application/json"}) as response:
+            status, body = response.status, await response.read()
+    except aiohttp.ClientConnectorError:
+        answers.statuses[0] += 1
+        answers.refused.update(items)  # no connection: nothing left this process
+        return 0
+    except (aiohttp.ClientError, TimeoutError):
+        answers.statuses[0] += 1
+        answers.unknown.update(items)
+        return 0
+    answers.statuses[status] += 1
+    if status == 200:
+        answers.accept(json.loads(body)["ids"], items)
+    elif json.loads(body).get("outcome") == "not_written":
+        answers.refused.update(items)
+    else:
+        answers.unknown.update(items)
+    return status
+
+
+def post_at_once(url: str, collections: Sequence[Sequence[bytes]], answers: Answers, *, deadline_s: float = 60) -> None:
+    """Post all collections at the same time, one connection each."""
+
+    async def run() -> None:
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        timeout = aiohttp.ClientTimeout(total=deadline_s)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session, asyncio.TaskGroup() as group:
+            for items in collections:
+                group.create_task(post(session, url, items, answers))
+
+    asyncio.run(run())
+
+
+class Load:
+    """Steady load from `__enter__` to `stop`: `per_s` collections of `items` payloads a second, from `clients` clients.
+
+    A refused or unknown collection is not posted again: its payloads are entered as such, and the next one goes out.
+    """
+
+    def __init__(self, url: str, *, clients: int = 4, items: int = 5, per_s: float = 40) -> None:
+        self.answers = Answers()
+        self._url = url
+        self._clients = clients
+        self._items = items
+        self._pause_s = clients / per_s
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._main, name="load", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+    @property
+    def accepted(self) -> int:
+        """Payloads answered 200 so far."""
+        return len(self.answers.accepted)
+
+    def stop(self) -> Answers:
+        """End the load once the posts under way are answered; everything that clients were told.
+
+        Raises:
+            BaseException: what ended a client early.
+
+        """
+        self._stop.set()
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "a client of the load still waits for its answer"
+        if self._failure is not None:
+            raise self._failure
+        return self.answers
+
+    def _main(self) -> None:
+        try:
+            asyncio.run(self._run())
+        except BaseException as error:  # noqa: BLE001 - carried to the test's thread by `stop`
+            self._failure = error
+
+    async def _run(self) -> None:
+        timeout = aiohttp.ClientTimeout(total=20)
+        async with aiohttp.ClientSession(timeout=timeout) as session, asyncio.TaskGroup() as group:
+            for _ in range(self._clients):
+                group.create_task(self._client(session))
+
+    async def _client(self, session: aiohttp.ClientSession) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._stop.is_set():
+            due = loop.time() + self._pause_s
+            await post(session, self._url, payloads(self._items), self.answers)
+            await asyncio.sleep(max(due - loop.time(), 0))  # the pace of the load, not a wait for anything

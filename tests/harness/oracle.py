@@ -1,0 +1,102 @@
+"""The outside judge: what clients were told against what lies in the bucket. Pure: counts ids, compares bytes, keys.
+
+It trusts nothing that a tier says of itself: it takes the answers that clients saw and every version of every key.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+_SHOWN = 5
+
+
+class Written(Protocol):
+    """One version of a key, as a store of ours keeps it."""
+
+    @property
+    def body(self) -> bytes:
+        """Its bytes."""
+        ...
+
+
+@dataclass(slots=True)
+class Answers:
+    """What clients were told. Every payload of a load must differ from every other, or mix-ups go unseen."""
+
+    accepted: dict[str, bytes] = field(default_factory=dict)  # id → bytes, of the 200s
+    refused: set[bytes] = field(default_factory=set)  # payloads of which an answer said: nothing was written
+    unknown: set[bytes] = field(default_factory=set)  # payloads that may have been written: 504, 500, a lost answer
+    repeated_ids: list[str] = field(default_factory=list)  # ids that two 200s gave
+    statuses: dict[int, int] = field(default_factory=lambda: defaultdict(int))  # answers by status; 0: none came
+
+    def accept(self, ids: Sequence[str], payloads: Sequence[bytes]) -> None:
+        """A 200 with these ids for these payloads.
+
+        Raises:
+            AssertionError: not as many ids as payloads.
+
+        """
+        assert len(ids) == len(payloads), f"{len(ids)} ids for {len(payloads)} payloads"
+        self.repeated_ids += [item for item in ids if item in self.accepted]
+        self.accepted.update(zip(ids, payloads, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is wrong, by kind; all empty is the promise kept. Lists hold keys or ids."""
+
+    accepted: int
+    stored: int
+    duplicates: int  # further writes of the same body under the same key: harmless
+    lost: list[str]
+    wrong_bytes: list[str]
+    second_key: list[str]
+    changed: list[str]  # keys of which two versions differ
+    refused_but_stored: list[str]
+    strangers: list[str]  # objects whose bytes nobody posted
+    repeated_ids: list[str]
+
+    @property
+    def faults(self) -> dict[str, list[str]]:
+        """The kinds that are not empty."""
+        kinds = ("lost", "wrong_bytes", "second_key", "changed", "refused_but_stored", "strangers", "repeated_ids")
+        return {kind: getattr(self, kind) for kind in kinds if getattr(self, kind)}
+
+    def __str__(self) -> str:
+        found = "".join(f"\n  {kind}: {len(items)}, as {items[:_SHOWN]}" for kind, items in self.faults.items())
+        return f"{self.accepted} accepted, {self.stored} stored, {self.duplicates} written again{found}"
+
+
+def judge(answers: Answers, versions: Mapping[str, Sequence[Written]]) -> Verdict:
+    """Compare. A payload's id is the last segment of its object's key (DESIGN §4)."""
+    keys: dict[str, list[str]] = defaultdict(list)
+    for key in versions:
+        keys[key.rpartition("/")[2]].append(key)
+    wrong, refused, strangers = [], [], []
+    for record_id, places in keys.items():
+        bodies = {version.body for key in places for version in versions[key]}
+        expected = answers.accepted.get(record_id)
+        if expected is not None:
+            wrong += [record_id] if bodies != {expected} else []
+        elif bodies & answers.refused:
+            refused.append(record_id)
+        elif not bodies <= answers.unknown:
+            strangers.append(record_id)
+    return Verdict(
+        accepted=len(answers.accepted),
+        stored=len(versions),
+        duplicates=sum(len(written) - 1 for written in versions.values()),
+        lost=[record_id for record_id in answers.accepted if record_id not in keys],
+        wrong_bytes=wrong,
+        second_key=[record_id for record_id, places in keys.items() if len(places) > 1],
+        changed=[key for key, written in versions.items() if len({version.body for version in written}) > 1],
+        refused_but_stored=refused,
+        strangers=strangers,
+        repeated_ids=answers.repeated_ids,
+    )
+
+
+def missing(answers: Answers, versions: Mapping[str, Sequence[Written]]) -> int:
+    """How many accepted ids have no object yet: cheap enough to be polled."""
+    return len(answers.accepted.keys() - {key.rpartition("/")[2] for key in versions})
