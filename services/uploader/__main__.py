@@ -88,7 +88,7 @@ async def _run(settings: UploaderSettings) -> None:
     ):
         consumer = GroupConsumer(
             settings,
-            lambda on_stored: Sink(store, keys, health, metrics, settings.max_workers, on_stored),
+            Sink(store, keys, health, metrics, settings.max_workers),
             readiness,
             metrics,
             lambda: consumer_client(settings),

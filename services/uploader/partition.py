@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -34,7 +34,6 @@ class Sink:
     health: StoreHealth
     metrics: UploaderMetrics
     max_workers: int
-    on_stored: Callable[[], None]  # told once a record, for the commit by count
 
 
 class Partition:
@@ -44,13 +43,25 @@ class Partition:
         self.tp = tp
         self.window = Window()
         self.positioned = False  # True once it is known where to start: only then it may be polled
-        self.committed: int | None = None  # what this assignment committed last
+        self.committed: int | None = None  # the group's commit of this partition, as far as this assignment knows
+        self.positioning: asyncio.Task[None] | None = None  # finds where to start; ends with the assignment
         self._sink = sink
         self._group = group
         self._queue: deque[tuple[Run, ConsumerRecord]] = deque()  # admitted, no worker has it yet
         self._workers: set[asyncio.Task[None]] = set()  # at most max_workers; each leaves when the queue is empty
         self._on_wire: set[asyncio.Task[None]] = set()  # those inside a put; the others idle in backoff
         self._closed = False
+
+    def start_at(self, offset: int, committed: int | None) -> None:
+        """The first offset to read is known; from now on the partition may be polled."""
+        self.window.follow(offset)
+        self.committed = committed
+        self.positioned = True
+
+    def stored_since_commit(self) -> int:
+        """Offsets between the last commit and the committable one; holes count."""
+        committable = self.window.committable
+        return 0 if committable is None or self.committed is None else committable - self.committed
 
     def admit(self, records: Sequence[ConsumerRecord]) -> None:
         """Admit polled records, in order. Synchronous on purpose: nothing may run between the poll and this.
@@ -73,7 +84,10 @@ class Partition:
         What is not stored by then is left to the partition's next owner, who writes the same bytes to the same key.
         """
         self._closed = True
+        self.positioned = False
         self._queue.clear()
+        if self.positioning is not None:
+            self.positioning.cancel()
         workers = set(self._workers)
         for worker in workers - self._on_wire:
             worker.cancel()
@@ -110,7 +124,6 @@ class Partition:
             elif not await self._store(record, record.value):
                 return
             self.window.complete(run)
-            self._sink.on_stored()
 
     async def _store(self, record: Record, body: bytes) -> bool:
         """Put until it is stored (True), or until the partition closes (False)."""

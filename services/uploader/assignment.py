@@ -1,0 +1,151 @@
+"""The partitions that this process holds: taking them, finding where each starts, letting them go.
+
+Owns the table of partitions of one session and aiokafka's rebalance callbacks. Never commits by itself and never polls.
+
+Invariants (DESIGN §7):
+- A partition enters the table in the first statement of the assignment callback, before any await: records may arrive
+  from then on. It is polled only once its start is known.
+- Everything polled is admitted, or sought back to: a record without a window is never dropped, its position has moved.
+- A revoke drains, commits and lets go within the rebalance time-out. What fails on the way is logged, never fatal: the
+  next owner repeats the same keys.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+
+from services.uploader.committer import Committer
+from services.uploader.partition import Partition, Sink
+from services.uploader.settings import UploaderSettings
+from shared.ops import Readiness
+from shared.telemetry import UploaderMetrics
+
+log = logging.getLogger(__name__)
+
+POSITION_RETRY_S = 1.0
+
+
+class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is not typed
+    """The table of one session. Its callbacks run in aiokafka's coordination task, on the same loop."""
+
+    def __init__(
+        self,
+        client: AIOKafkaConsumer,
+        group: asyncio.TaskGroup,
+        sink: Sink,
+        committer: Committer,
+        settings: UploaderSettings,
+        readiness: Readiness,
+        metrics: UploaderMetrics,
+    ) -> None:
+        self.table: dict[TopicPartition, Partition] = {}  # assigned now
+        self._client = client
+        self._group = group  # of the workers and of positioning
+        self._sink = sink
+        self._committer = committer
+        self._settings = settings
+        self._readiness = readiness
+        self._metrics = metrics
+        self._left = False  # set at the session's end: an assignment from then on is not taken
+
+    # -- what the poll task asks and brings; synchronous, so that nothing runs between a poll and its admission
+
+    def hungry(self) -> tuple[list[TopicPartition], int]:
+        """The partitions to ask for, and how many records may come so that none exceeds MAX_QUEUE."""
+        settings = self._settings
+        if sum(partition.window.pending_bytes for partition in self.table.values()) >= settings.buffer_bytes_max:
+            return [], 1
+        hungry = [p for p in self.table.values() if p.positioned and len(p.window) <= settings.max_queue // 2]
+        fullest = max((len(partition.window) for partition in hungry), default=0)
+        return [partition.tp for partition in hungry], settings.max_queue - fullest
+
+    def admit(self, polled: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
+        """Admit what a poll returned, or seek back to it where the partition is not ours to read yet."""
+        for tp, records in polled.items():
+            partition = self.table.get(tp)
+            if partition is not None and partition.positioned:
+                partition.admit(records)
+            else:
+                log.info("polled a partition before its start was known; seeking back", extra={"tp": str(tp)})
+                self._client.seek(tp, records[0].offset)
+
+    # -- rebalances
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Take the partitions."""
+        if self._left:
+            return
+        taken = {tp: Partition(tp, self._sink, self._group) for tp in assigned}
+        self.table.update(taken)
+        for partition in taken.values():
+            partition.positioning = self._group.create_task(self._position(partition))
+        self._metrics.assignments.inc()
+        self._readiness.hold("assignment")
+        log.info("partitions assigned", extra={"partitions": sorted(tp.partition for tp in assigned)})
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Drain, commit, let go."""
+        self._readiness.fail("assignment", "rebalancing")
+        if revoked:
+            log.info("partitions revoked", extra={"partitions": sorted(tp.partition for tp in revoked)})
+        await self._release(revoked)
+
+    async def leave(self) -> None:
+        """The session ends: let everything go, and take nothing any more."""
+        self._left = True
+        self._readiness.fail("assignment", "left the group")
+        await self._release(list(self.table))
+
+    async def _release(self, tps: Iterable[TopicPartition]) -> None:
+        leaving = [self.table[tp] for tp in tps if tp in self.table]
+        try:
+            await asyncio.gather(*(partition.close(self._settings.drain_timeout_s) for partition in leaving))
+            await self._committer.commit(leaving, self.table)
+        finally:
+            for partition in leaving:
+                if self.table.get(partition.tp) is partition:
+                    del self.table[partition.tp]
+                self._committer.forget(partition.tp)
+
+    # -- where a partition starts
+
+    async def _position(self, partition: Partition) -> None:
+        """Find where to start: the commit; without one the log's beginning. Ends with the partition's assignment."""
+        tp = partition.tp
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.kafka_request_timeout_s):
+                    committed = await self._client.committed(tp)
+                    begin = (await self._client.beginning_offsets([tp]))[tp]
+                    end = (await self._client.end_offsets([tp]))[tp]
+            except (KafkaError, TimeoutError) as error:
+                log.warning("cannot find where to start yet", extra={"tp": str(tp), "cause": repr(error)})
+                await asyncio.sleep(POSITION_RETRY_S)
+                continue
+            if self.table.get(tp) is not partition:
+                return
+            start = self._start_offset(tp, committed, begin, end)
+            self._client.seek(tp, start)
+            partition.start_at(start, committed)
+            return
+
+    def _start_offset(self, tp: TopicPartition, committed: int | None, begin: int, end: int) -> int:
+        if committed is None:
+            return begin
+        if committed < begin:
+            self._metrics.lost_records.labels(partition=tp.partition).inc(begin - committed)
+            log.error(
+                "retention deleted records before they were stored",
+                extra={"tp": str(tp), "first_lost": committed, "last_lost": begin - 1, "count": begin - committed},
+            )
+            return begin
+        if committed > end:
+            log.error(
+                "the commit lies beyond the log's end: the topic was made anew; starting at its beginning",
+                extra={"tp": str(tp), "committed": committed, "end": end},
+            )
+            return begin
+        return committed

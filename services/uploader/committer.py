@@ -1,0 +1,106 @@
+"""Offset commits: by time, by count, on a revoke and on stop. Explicit offsets only, one commit at a time, bounded.
+
+Owns the lock around commits and the clock. A commit is refused for a partition that is no longer in the table: what
+completes after a revoke never commits. aiokafka retries a commit for ever and takes the group's generation when it
+sends, so an unbounded one would pass under the *next* generation and rewind the new owner.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Mapping
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from services.uploader.partition import Partition
+from services.uploader.settings import COMMIT_TIMEOUT_S, UploaderSettings
+from shared.telemetry import UploaderMetrics
+
+log = logging.getLogger(__name__)
+
+COUNT_CHECK_S = 0.1
+POSITION_TIMEOUT_S = 1.0
+
+Table = Mapping[TopicPartition, Partition]
+
+
+class Committer:
+    """Commits of one session."""
+
+    def __init__(self, client: AIOKafkaConsumer, settings: UploaderSettings, metrics: UploaderMetrics) -> None:
+        self._client = client
+        self._settings = settings
+        self._metrics = metrics
+        self._lock = asyncio.Lock()  # held by the clock and by a revoke; both are bounded, so neither waits for long
+        self._positions_trusted = True
+
+    def distrust_positions(self) -> None:
+        """A poll failed: the client's positions may stand behind records that were never returned."""
+        self._positions_trusted = False
+
+    async def run(self, table: Table) -> None:
+        """Commit every COMMIT_INTERVAL_S, or earlier once COMMIT_RECORDS are waiting. Runs until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due_s = loop.time() + self._settings.commit_interval_s
+            while loop.time() < due_s and self._waiting(table) < self._settings.commit_records:
+                await asyncio.sleep(min(COUNT_CHECK_S, self._settings.commit_interval_s))
+            await self._follow_positions(table)
+            await self.commit(list(table.values()), table)
+            self._observe(table)
+
+    async def commit(self, partitions: Iterable[Partition], table: Table) -> None:
+        """Commit what moved of those partitions that are in the table. A failure is logged, never raised."""
+        async with self._lock:
+            offsets = {
+                partition.tp: partition.window.committable
+                for partition in partitions
+                if table.get(partition.tp) is partition
+                and partition.window.committable is not None
+                and partition.window.committable != partition.committed
+            }
+            if not offsets:
+                return
+            try:
+                await asyncio.wait_for(self._client.commit(offsets), COMMIT_TIMEOUT_S)
+            except (KafkaError, TimeoutError) as error:
+                self._metrics.commits.labels(outcome="failed").inc()
+                log.warning("a commit failed; its records may be stored again", extra={"cause": repr(error)})
+                return
+            self._metrics.commits.labels(outcome="committed").inc()
+            for tp, offset in offsets.items():
+                partition_now = table.get(tp)
+                if partition_now is not None:
+                    partition_now.committed = offset
+
+    def _waiting(self, table: Table) -> int:
+        return sum(partition.stored_since_commit() for partition in table.values())
+
+    async def _follow_positions(self, table: Table) -> None:
+        """Let windows with nothing in flight take the client's position, so that lag reaches 0 behind markers."""
+        for partition in list(table.values()):
+            if len(partition.window) or not partition.positioned:
+                continue
+            with contextlib.suppress(KafkaError, TimeoutError):
+                async with asyncio.timeout(POSITION_TIMEOUT_S):
+                    position = await self._client.position(partition.tp)
+                # Again, after the await: a poll may have failed, a reassignment may have come.
+                if self._positions_trusted and table.get(partition.tp) is partition and partition.positioned:
+                    partition.window.follow(position)
+
+    def _observe(self, table: Table) -> None:
+        metrics = self._metrics
+        metrics.buffered_bytes.set(sum(partition.window.pending_bytes for partition in table.values()))
+        for tp, partition in table.items():
+            metrics.buffered_records.labels(partition=tp.partition).set(len(partition.window))
+            committable = partition.window.committable
+            with contextlib.suppress(KafkaError):  # between two assignments
+                end = self._client.highwater(tp)
+                if end is not None and committable is not None:
+                    metrics.lag_records.labels(partition=tp.partition).set(max(0, end - committable))
+
+    def forget(self, tp: TopicPartition) -> None:
+        """Another process reports on this partition from now on."""
+        for gauge in (self._metrics.buffered_records, self._metrics.lag_records):
+            gauge.remove(str(tp.partition))
