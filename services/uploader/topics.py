@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import dataclass
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from shared.kafka import REQUEST_TIMEOUT_MS, KafkaSettings, TopicFacts, connection_options, topic_facts
 
@@ -90,12 +90,9 @@ def differences(topic: TopicFacts, dead: TopicFacts, min_insync: int) -> list[st
             found.append(f"topic {fact.name}: message.timestamp.type is {fact.timestamp_type}, not LogAppendTime")
         if fact.min_insync < min_insync:
             found.append(
-                f"topic {fact.name}: min.insync.replicas is {fact.min_insync}, KAFKA_MIN_INSYNC is {min_insync}"
+                f"topic {fact.name}: min.insync.replicas is {fact.min_insync}, not KAFKA_MIN_INSYNC={min_insync}"
             )
     needed = topic.message_bytes_max + DEAD_EXTRA_BYTES
     if dead.message_bytes_max < needed:
         found.append(f"topic {dead.name}: max.message.bytes is {dead.message_bytes_max}, less than {needed}")
     return found
-
-
-__all__ = ["KafkaError", "TopicPlan", "differences", "ensure_topics"]
