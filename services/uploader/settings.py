@@ -62,8 +62,8 @@ class UploaderSettings(KafkaSettings):
         # Two commits: the clock's, which may be under way, and the revoke's own.
         if not self.drain_timeout_s + 2 * COMMIT_TIMEOUT_S < self.kafka_rebalance_timeout_s:
             raise ValueError(
-                f"DRAIN_TIMEOUT_S={self.drain_timeout_s:g} plus two commits of {COMMIT_TIMEOUT_S:g} s must be less than "
-                f"KAFKA_REBALANCE_TIMEOUT_S={self.kafka_rebalance_timeout_s:g}"
+                f"DRAIN_TIMEOUT_S={self.drain_timeout_s:g} plus two commits of {COMMIT_TIMEOUT_S:g} s must be less "
+                f"than KAFKA_REBALANCE_TIMEOUT_S={self.kafka_rebalance_timeout_s:g}"
             )
         if not self.kafka_rebalance_timeout_s < self.kafka_request_timeout_s:
             raise ValueError(

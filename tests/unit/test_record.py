@@ -1,0 +1,146 @@
+"""The wire contract: whatever is written is read back, and whatever is foreign still yields something safe."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.record import (
+    CONTENT_TYPE,
+    COUNT,
+    FOLDER,
+    ID,
+    INDEX,
+    RECEIVED_NS,
+    REQUEST_ID,
+    TRACEPARENT,
+    VERSION,
+    Stamp,
+    decode,
+    id_time_ms,
+    is_safe_folder,
+    new_collection_id,
+)
+
+WHEN_MS = 1_795_521_600_000
+COLLECTION = new_collection_id(WHEN_MS, bytes(range(10)))
+segments = st.from_regex(r"[A-Za-z0-9_=-]{1,20}", fullmatch=True)
+folders = st.lists(segments, min_size=1, max_size=4).map("/".join)
+versions = st.text(max_size=60)
+
+
+def stamp(**changes: object) -> Stamp:
+    fields: dict[str, object] = {
+        "collection_id": COLLECTION,
+        "folder": "payloads",
+        "version": "1",
+        "received_ns": 1,
+        "request_id": "r-1",
+        "count": 3,
+    }
+    return Stamp.of(**(fields | changes))  # type: ignore[arg-type]
+
+
+@given(
+    folder=folders,
+    version=versions,
+    received_ns=st.integers(0, 2**63 - 1),
+    index=st.integers(0, 10**6),
+    value=st.none() | st.binary(max_size=100),
+)
+def test_every_record_round_trips(folder: str, version: str, received_ns: int, index: int, value: bytes | None) -> None:
+    """What tier 1 encodes, tier 2 decodes: id, folder, version (any Unicode), time and bytes."""
+    headers = stamp(folder=folder, version=version, received_ns=received_ns, count=index + 1).headers(index)
+    assert all(raw.isascii() for _, raw in headers)
+    record = decode(topic="t", partition=3, offset=9, timestamp_ms=5, value=value, headers=headers)
+    assert (record.id, record.folder, record.version) == (f"{COLLECTION}-{index}", folder, version)
+    assert (record.received_ns, record.value, record.foreign) == (received_ns, value, False)
+    assert record.stored_at == datetime.fromtimestamp(WHEN_MS / 1000, UTC)
+
+
+def test_the_headers_are_those_of_the_contract() -> None:
+    """Names and forms of DESIGN §3, exactly."""
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    assert dict(stamp(version="Fenêtre 10%", traceparent=trace).headers(2)) == {
+        ID: f"{COLLECTION}-2".encode(),
+        FOLDER: b"payloads",
+        VERSION: b"Fen%C3%AAtre 10%25",
+        RECEIVED_NS: b"1",
+        REQUEST_ID: b"r-1",
+        INDEX: b"2",
+        COUNT: b"3",
+        CONTENT_TYPE: b"application/json",
+        TRACEPARENT: trace.encode(),
+    }
+    assert TRACEPARENT not in dict(stamp().headers(0))
+
+
+@given(
+    headers=st.lists(
+        st.tuples(st.sampled_from([ID, FOLDER, VERSION, RECEIVED_NS, "other"]), st.binary(max_size=300) | st.none()),
+        max_size=6,
+    ),
+    timestamp_ms=st.integers(-1, 2**62),
+    value=st.none() | st.binary(max_size=20),
+)
+def test_a_foreign_record_always_decodes_to_something_safe(
+    headers: list[tuple[str, bytes]], timestamp_ms: int, value: bytes | None
+) -> None:
+    """Any headers at all, also null ones, give an id and a folder that can stand in a key, and a time."""
+    record = decode(topic="a.b-c_d", partition=1, offset=7, timestamp_ms=timestamp_ms, value=value, headers=headers)
+    assert record.id
+    assert set(record.id) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+    assert record.folder is None or is_safe_folder(record.folder)
+    assert record.stored_at.tzinfo is UTC
+    if record.foreign:
+        assert record.id == f"a.b-c_d-1-7-{timestamp_ms}"
+
+
+@pytest.mark.parametrize(
+    ("folder", "safe"),
+    [
+        ("payloads", True),
+        ("a/b=c/d.e", True),
+        ("..a", True),
+        ("", False),
+        (".", False),
+        ("a/..", False),
+        ("../a", False),
+        ("a//b", False),
+        ("/a", False),
+        ("a/", False),
+        ("a b", False),
+        ("é", False),
+        ("a\n", False),
+        ("x" * 257, False),
+    ],
+)
+def test_safe_folders(folder: str, *, safe: bool) -> None:
+    """A folder never climbs, never is empty, never needs escaping."""
+    assert is_safe_folder(folder) is safe
+
+
+@given(unix_ms=st.integers(0, 2**48 - 1), entropy=st.binary(min_size=10, max_size=10))
+def test_a_collection_id_is_a_uuid7_of_its_time(unix_ms: int, entropy: bytes) -> None:
+    """RFC 9562 §5.7: version 7, variant 10, the milliseconds in front; ids of a later time sort later."""
+    collection_id = new_collection_id(unix_ms, entropy)
+    assert collection_id[14] == "7"
+    assert collection_id[19] in "89ab"
+    assert id_time_ms(collection_id) == unix_ms
+    assert id_time_ms(f"{collection_id}-12") == unix_ms
+
+
+def test_ids_of_other_forms_have_no_time() -> None:
+    """A UUIDv4 or any other text is not read as a time."""
+    assert id_time_ms("7b0e5e0e-0f0f-4c4c-8d8d-000000000000-1") is None
+    assert id_time_ms("payloads-1-7-5") is None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"folder": "../x"}, {"version": "x" * 257}, {"request_id": "é"}, {"content_type": "é"}]
+)
+def test_a_stamp_refuses_what_no_header_may_carry(changes: dict[str, object]) -> None:
+    """Tier 1 cannot write what tier 2 would not read back."""
+    with pytest.raises(ValueError):  # noqa: PT011 - UnicodeEncodeError is one too
+        stamp(**changes)
