@@ -23,8 +23,9 @@ from tests.harness.engines import GIVEN, Source, source
 from tests.harness.processes import Processes
 
 if TYPE_CHECKING:
-    from deploy.local.kafka import EmbeddedKafka
     from deploy.local.s3 import EmbeddedS3
+
+    from deploy.local.kafka import EmbeddedKafka
 
 _PROCESSES = pytest.StashKey[Processes]()
 _SOURCE = pytest.StashKey[Source]()

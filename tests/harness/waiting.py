@@ -28,3 +28,16 @@ def until(condition: Callable[[], T], what: str, *, deadline_s: float, every_s: 
         if time.monotonic() >= end:
             raise AssertionError(f"waited {deadline_s} s for {what}; the last answer was {answer!r}")
         time.sleep(every_s)
+
+
+def never(condition: Callable[[], object], what: str, *, for_s: float, every_s: float = 0.1) -> None:
+    """Ask for a while; the answer must stay false.
+
+    Raises:
+        AssertionError: it was true once.
+
+    """
+    end = time.monotonic() + for_s
+    while time.monotonic() < end:
+        assert not condition(), f"there was {what}"
+        time.sleep(every_s)

@@ -1,0 +1,49 @@
+"""An uploader that dies takes nothing with it: what it had not committed is stored again, under the same keys."""
+
+import os
+import signal
+
+from tests.harness.load import Load, payloads, post_at_once
+from tests.harness.oracle import Answers
+from tests.harness.pipeline import Pipeline
+from tests.harness.waiting import until
+
+
+def test_sigkill_between_put_and_commit(pipeline: Pipeline) -> None:
+    """A payload that S3 has stored, but whose offset nobody committed, is written again: same bytes, same key."""
+    ingest, first = pipeline.ready()
+    killed_at: list[str] = []
+
+    def kill(key: str, writes: int) -> None:
+        # In the server's thread, the object stored and its answer not sent: no commit can cover it.
+        if writes >= 100 and not killed_at:
+            os.kill(first.process.pid, signal.SIGKILL)
+            killed_at.append(key)
+
+    pipeline.s3.on_stored = kill
+    with Load(ingest.collections_url) as load:
+        first.process.wait(deadline_s=30)
+        second = pipeline.uploader()
+        accepted = load.accepted
+        until(lambda: load.accepted > accepted + 200, "load after the kill", deadline_s=20)
+        answers = load.stop()
+    second.wait_ready()
+    verdict = pipeline.settle(answers)
+    assert set(answers.statuses) == {200}, dict(answers.statuses)
+    assert verdict.duplicates >= 1, str(verdict)
+    assert len(pipeline.objects()[killed_at[0]]) >= 2
+
+
+def test_ten_thousand_at_once_and_a_sigkill_half_way(pipeline: Pipeline) -> None:
+    """10,000 payloads, an uploader killed half way, another started: 10,000 objects, none under a second key."""
+    ingest, first = pipeline.ready()
+    answers = Answers()
+    collections = [payloads(100) for _ in range(100)]
+    post_at_once(ingest.collections_url, collections, answers)
+    assert dict(answers.statuses) == {200: 100}
+    until(lambda: pipeline.shelf.writes >= 5_000, "half of the objects", deadline_s=60)
+    first.process.kill()
+    assert len(pipeline.objects()) < 10_000, "all was stored before the kill: this run shows nothing"
+    pipeline.uploader()
+    verdict = pipeline.settle(answers, deadline_s=60)
+    assert (verdict.accepted, verdict.stored) == (10_000, 10_000), str(verdict)
