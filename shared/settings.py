@@ -41,11 +41,11 @@ def problems(error: ValidationError) -> list[str]:
     """One line a variable at fault: its name, what is wrong, and the value it had (never a secret's)."""
     lines = []
     for item in error.errors(include_url=False):
-        name = "_".join(str(part) for part in item["loc"]).upper() or "settings"
+        name = "_".join(str(part) for part in item["loc"]).upper()
         message = item["msg"].removeprefix("Value error, ")
         shown = item.get("input")
         secret = any(word in name for word in ("PASSWORD", "SECRET", "TOKEN"))
-        if name == "SETTINGS":
+        if not item["loc"]:
             lines.append(message)
         elif item["type"] == "missing":
             lines.append(f"{name} is required and not set")
