@@ -23,9 +23,8 @@ from tests.harness.engines import GIVEN, Source, source
 from tests.harness.processes import Processes
 
 if TYPE_CHECKING:
-    from deploy.local.s3 import EmbeddedS3
-
     from deploy.local.kafka import EmbeddedKafka
+    from deploy.local.s3 import EmbeddedS3
 
 _PROCESSES = pytest.StashKey[Processes]()
 _SOURCE = pytest.StashKey[Source]()
@@ -42,6 +41,17 @@ def pytest_report_header(config: pytest.Config) -> str:
         Source.EMBEDDED: f"embedded (no {GIVEN}, no Docker engine)",
     }[chosen]
     return f"kafka: {shown}"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fetch the embedded broker's jars before the first test: a slow network is no test's time-out."""
+    embedded = session.config.stash.setdefault(_SOURCE, source()) is Source.EMBEDDED
+    wanted = {"own_kafka"} | ({"kafka", "make_topic"} if embedded else set())
+    if any(wanted & set(getattr(item, "fixturenames", ())) for item in session.items):
+        from deploy.local.jars import kafka_jars  # noqa: PLC0415 - unit tests start without the stack
+
+        terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+        kafka_jars(terminal.write_line if terminal is not None else lambda _: None)
 
 
 @pytest.hookimpl(tryfirst=True)

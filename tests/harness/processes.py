@@ -113,7 +113,9 @@ class Processes:
         """Start `python -m module arguments…` with these variables and none of the tester's own settings."""
         number = sum(process.name.startswith(name) for process in self._all)
         name = f"{name}-{number}" if number else name
-        argv = [sys.executable, "-m", module, *arguments]
+        # The leash: where the tests themselves are killed, their children die with them.
+        leash = [sys.executable, "-I", "-S", str(ROOT / "deploy/local/leash.py"), str(os.getpid())]
+        argv = [*leash, sys.executable, "-m", module, *arguments]
         process = Process(name, argv, environment, self._directory / f"{name}.log")
         self._all.append(process)
         return process

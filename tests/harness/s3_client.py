@@ -1,27 +1,17 @@
 """A bucket as anyone else sees it: botocore's own client, none of our code. For servers that we cannot look into."""
 
 import contextlib
-from collections.abc import Mapping
-
-import botocore.session
-from botocore.config import Config
+from typing import Any
 
 from tests.fakes.script import Version
 
 
 class Bucket:
-    """Create, list and read one bucket. Holds connections until `close`."""
+    """Create, list and read one bucket with a botocore client, which `close` closes."""
 
-    def __init__(self, environment: Mapping[str, str], name: str) -> None:
+    def __init__(self, client: Any, name: str) -> None:
         self.name = name
-        self._client = botocore.session.Session().create_client(
-            "s3",
-            endpoint_url=environment["S3_ENDPOINT_URL"],
-            region_name=environment.get("AWS_DEFAULT_REGION", "us-east-1"),
-            aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
-            config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
-        )
+        self._client = client
 
     def close(self) -> None:
         """Close its connections."""
@@ -31,7 +21,7 @@ class Bucket:
         """Make the bucket."""
         self._client.create_bucket(Bucket=self.name)
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         """Every key."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
@@ -44,4 +34,4 @@ class Bucket:
 
     def versions(self) -> dict[str, list[Version]]:
         """The one version that can be read, by key."""
-        return {key: [self.get(key)] for key in self.keys()}
+        return {key: [self.get(key)] for key in self.names()}

@@ -66,7 +66,7 @@ def _stand(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind
             fake.endpoint_url, "bucket", lambda key: list(shelf.versions().get(key, ())), fake.script, fake.refuse
         )
     server, name = request.getfixturevalue("s3"), request.getfixturevalue("bucket_name")
-    bucket = Bucket(server.environment(), name)
+    bucket = Bucket(server.client(), name)
     request.addfinalizer(bucket.close)
     bucket.create()
     _set(monkeypatch, server.environment())
