@@ -34,6 +34,9 @@ format: $(STAMP) ## put every file into its one form
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+bench: $(STAMP) ## what the pure core costs a payload
+	@exec $(BIN)/python -m bench.pure
+
 lock: ## pin the newest versions that pyproject.toml allows (needs uv)
 	uv pip compile pyproject.toml --all-extras --upgrade --generate-hashes --universal --python-version 3.11 \
 		--no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock

@@ -1,0 +1,207 @@
+"""One partition's queue and workers over a store that breaks by script; the window is the real one."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from aiokafka import ConsumerRecord, TopicPartition
+from prometheus_client import CollectorRegistry
+
+from services.uploader.assignment import Assignment
+from services.uploader.health import StoreHealth
+from services.uploader.keys import DEFAULT_TEMPLATE, KeyTemplate
+from services.uploader.partition import Partition, Sink
+from services.uploader.settings import UploaderSettings
+from shared.ops import Readiness
+from shared.record import decode
+from shared.telemetry import UploaderMetrics
+from tests.fakes.script import ACCESS_DENIED, SLOW_DOWN, Cut, Delay
+from tests.fakes.scripted_store import ScriptedStore
+
+TP = TopicPartition("t", 0)
+DEADLINE_S = 5
+TIMESTAMP_MS = 1_795_521_600_000
+KEYS = KeyTemplate(DEFAULT_TEMPLATE, "payloads")
+
+
+@dataclass
+class Bench:
+    """A partition under test and what it stands on."""
+
+    partition: Partition
+    store: ScriptedStore
+    readiness: Readiness
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():  # noqa: ASYNC110 - a condition with a deadline
+                await asyncio.sleep(0.001)
+
+    def key(self, offset: int) -> str:
+        record = decode(topic="t", partition=0, offset=offset, timestamp_ms=TIMESTAMP_MS, value=b"x", headers=())
+        return KEYS.key(record)
+
+
+def _record(offset: int, value: bytes | None = b"x") -> ConsumerRecord:
+    return ConsumerRecord(
+        topic="t",
+        partition=0,
+        offset=offset,
+        timestamp=TIMESTAMP_MS,
+        timestamp_type=1,
+        key=None,
+        value=value,
+        checksum=None,
+        serialized_key_size=-1,
+        serialized_value_size=0,
+        headers=(),
+    )
+
+
+@asynccontextmanager
+async def bench(*, max_workers: int = 4) -> AsyncIterator[Bench]:
+    store = ScriptedStore(timeout_s=60)
+    readiness = Readiness()
+    sink = Sink(
+        store,
+        KEYS,
+        StoreHealth(readiness),
+        UploaderMetrics(CollectorRegistry()),
+        max_workers,
+    )
+    async with asyncio.TaskGroup() as group:
+        partition = Partition(TP, sink, group)
+        partition.start_at(0, None)
+        try:
+            yield Bench(partition, store, readiness)
+        finally:
+            await partition.close(0)
+
+
+def admit(partition: Partition, offsets: Sequence[int]) -> None:
+    partition.admit([_record(offset) for offset in offsets])
+
+
+async def test_everything_admitted_is_stored_and_committable() -> None:
+    """100 records, holes among them: 100 objects, and the committable offset after the last."""
+    async with bench() as b:
+        admit(b.partition, range(0, 200, 2))
+        await b.until(lambda: b.partition.window.committable == 199)
+        assert len(b.store.shelf) == 100
+
+
+async def test_max_workers_bounds_the_puts_in_flight() -> None:
+    """Never more than MAX_WORKERS puts at once, and as many as that when there is work."""
+    async with bench(max_workers=3) as b:
+        b.store.script.inject(Delay(0.002))
+        admit(b.partition, range(30))
+        await b.until(lambda: b.partition.window.committable == 30)
+        assert b.store.in_flight_max == 3
+
+
+async def test_one_admission_after_another_never_leaves_the_queue_to_nobody() -> None:
+    """With one worker that ends as the next record comes, at every possible turn of the loop, all are stored."""
+    async with bench(max_workers=1) as b:
+        for offset in range(200):
+            admit(b.partition, [offset])
+            for _ in range(offset % 8):
+                await asyncio.sleep(0)
+        await b.until(lambda: b.partition.window.committable == 200)
+
+
+async def test_a_failing_record_holds_the_commit_and_no_other_record() -> None:
+    """One key refused: its neighbours are stored, nothing at or behind it is committable; healed, all is."""
+    async with bench() as b:
+        refused = b.key(3)
+        fault = b.store.script.inject(SLOW_DOWN, key=lambda key: key == refused)
+        admit(b.partition, range(10))
+        await b.until(lambda: len(b.store.shelf) == 9)
+        assert b.partition.window.committable == 3
+        fault.heal()
+        await b.until(lambda: b.partition.window.committable == 10)
+
+
+@pytest.mark.parametrize("fault", [SLOW_DOWN, ACCESS_DENIED, Cut.RESET])
+async def test_any_failure_is_retried_until_it_passes(fault: object) -> None:
+    """Transient and environment errors alike: no last attempt, no record dropped."""
+    async with bench() as b:
+        b.store.script.inject(fault, times=3)  # type: ignore[arg-type]
+        admit(b.partition, [0])
+        await b.until(lambda: b.partition.window.committable == 1)
+
+
+async def test_readiness_names_the_failure_and_forgets_it() -> None:
+    """While S3 refuses, the condition `s3` says why; the first stored object clears it."""
+    async with bench() as b:
+        fault = b.store.script.inject(ACCESS_DENIED)
+        admit(b.partition, [0])
+        await b.until(lambda: "access_denied" in b.readiness.reasons.get("s3", ""))
+        fault.heal()
+        await b.until(lambda: b.partition.window.committable == 1)
+        assert b.readiness.ready
+
+
+async def test_a_tombstone_completes_without_an_object() -> None:
+    """A null value is counted, stores nothing, and does not stop the commit."""
+    async with bench() as b:
+        b.partition.admit([_record(0, None), _record(1, b"")])
+        await b.until(lambda: b.partition.window.committable == 2)
+        assert [version.body for versions in b.store.shelf.versions().values() for version in versions] == [b""]
+
+
+async def test_close_lets_puts_on_the_wire_finish() -> None:
+    """A put that is under way when the partition goes still counts, and what is queued is left to the next owner."""
+    async with bench(max_workers=2) as b:
+        b.store.script.inject(Delay(0.05), times=2)
+        admit(b.partition, range(10))
+        await b.until(lambda: b.store.in_flight == 2)
+        await b.partition.close(5)
+        assert b.partition.window.committable == 2
+        assert len(b.store.shelf) == 2
+
+
+async def test_close_does_not_wait_for_backoff_nor_beyond_its_timeout() -> None:
+    """Workers asleep in backoff leave at once, a put that hangs is given up, and neither is committable."""
+    async with bench(max_workers=2) as b:
+        b.store.script.inject(Cut.HANG, times=1)
+        b.store.script.inject(ACCESS_DENIED)
+        admit(b.partition, range(5))
+        await b.until(lambda: b.readiness.reasons != {})
+        async with asyncio.timeout(DEADLINE_S):
+            await b.partition.close(0.05)
+        assert b.partition.window.committable == 0
+        assert b.store.in_flight == 0
+
+
+async def test_a_closed_partition_takes_nothing() -> None:
+    """Records admitted after the close (a poll that was under way) are not stored by this owner, nor committed."""
+    async with bench() as b:
+        await b.partition.close(1)
+        admit(b.partition, range(3))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert b.partition.window.committable == 0
+        assert len(b.store.shelf) == 0
+
+
+async def test_polls_ask_only_for_what_has_room() -> None:
+    """Full and unpositioned partitions are not asked for, the record limit keeps all within MAX_QUEUE, and nothing is
+    asked for once the byte budget is spent.
+    """
+    settings = UploaderSettings(s3_bucket="bucket", max_queue=10, buffer_bytes_max=30)
+    metrics = UploaderMetrics(CollectorRegistry())
+    async with bench() as empty, bench() as half, bench() as full, bench() as new:
+        assignment = Assignment(None, None, None, None, settings, Readiness(), metrics)  # type: ignore[arg-type]
+        for number, (b, count) in enumerate([(empty, 0), (half, 5), (full, 6), (new, 0)]):
+            b.store.script.inject(Cut.HANG)
+            b.partition.tp = TopicPartition("t", number)
+            admit(b.partition, range(count))
+            assignment.table[b.partition.tp] = b.partition
+        new.partition.positioned = False
+        asked, records_max = assignment.hungry()
+        assert [tp.partition for tp in asked] == [0, 1]  # 6 of 10 is over the half that makes a partition hungry
+        assert records_max == 5  # 10 less the 5 of the fuller one that is asked
+        admit(full.partition, range(6, 25))  # 5 + 6 + 19 records of one byte: 30, the budget
+        assert assignment.hungry() == ([], 1)
