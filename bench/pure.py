@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 
-from services.ingest.collection import slice_collection
+from services.ingest.collection import parse
 from services.uploader.keys import DEFAULT_TEMPLATE, KeyTemplate
 from services.uploader.window import Window
 from shared.record import Stamp, decode, new_collection_id
@@ -55,7 +55,7 @@ def main() -> None:
             w.complete(run)
 
     rows = [
-        (f"slice a collection of {COUNT} payloads of {len(payload)} bytes", best_us(lambda: slice_collection(body), COUNT)),
+        (f"slice a collection of {COUNT} payloads of {len(payload)} bytes", best_us(lambda: parse(body, COUNT), COUNT)),
         ("encode a record's headers", best_us(lambda: [stamp.headers(i) for i in range(COUNT)], COUNT)),
         ("decode a record", best_us(read, 1)),
         ("render its key", best_us(lambda: keys.key(record), 1)),

@@ -11,7 +11,6 @@ import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 ID = "spillway-id"
@@ -28,6 +27,9 @@ VERSION_BYTES_MAX = 256
 """Longest collection version, in UTF-8 bytes: it is copied into every record of its collection."""
 
 FOLDER_CHARACTERS_MAX = 256
+
+CALENDAR_END_S = 253_402_300_800
+"""9999-12-31T24:00Z in seconds since 1970: where `datetime` ends."""
 
 Header = tuple[str, bytes]
 """One Kafka record header, as aiokafka takes and gives it."""
@@ -139,14 +141,13 @@ class Record:
     foreign: bool
 
     @property
-    def stored_at(self) -> datetime:
-        """The time that the key's date and hour are taken from: inside the id where it has one, else of receipt."""
+    def key_time_s(self) -> int:
+        """Seconds since 1970 that the key's date and hour are taken from: inside the id where it has them, else of
+        receipt. 0 for a foreign stamp that no calendar has.
+        """
         unix_ms = id_time_ms(self.id)
-        seconds = self.received_ns / 1e9 if unix_ms is None else unix_ms / 1000
-        try:
-            return datetime.fromtimestamp(seconds, UTC)
-        except (ValueError, OverflowError, OSError):  # a foreign stamp beyond the calendar's end
-            return datetime.fromtimestamp(0, UTC)
+        seconds = self.received_ns // 1_000_000_000 if unix_ms is None else unix_ms // 1000
+        return seconds if seconds < CALENDAR_END_S else 0
 
 
 def decode(

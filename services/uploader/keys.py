@@ -1,13 +1,16 @@
 """The S3 key of a record: a template over the record alone (DESIGN §4), so that a redelivery, a replay and a client's
 retry all write to the same key. Pure.
 
-Only `A-Z a-z 0-9 . _ - = /` ever reach a key: every other character of a field becomes `_`.
+Only `A-Z a-z 0-9 . _ - = /` ever reach a key. Ids and folders are safe as `shared.record` decodes them, topics as Kafka
+names them; in a version, which is any text, every other character becomes `_`.
 """
 
+import functools
 import hashlib
 import re
 import string
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 
 from shared.record import Record
 
@@ -25,16 +28,23 @@ def shard(record_id: str) -> str:
     return hashlib.sha256(record_id.encode("utf-8")).hexdigest()[0]
 
 
+@functools.lru_cache(maxsize=256)
+def _date_and_hour(unix_hours: int) -> tuple[str, str]:
+    """As text, in UTC. Cached: nearly all records of a second share it."""
+    when = datetime.fromtimestamp(unix_hours * 3600, UTC)
+    return when.strftime("%Y-%m-%d"), when.strftime("%H")
+
+
 _FIELDS: Mapping[str, Callable[[Record], str]] = {
-    "date": lambda record: record.stored_at.strftime("%Y-%m-%d"),
-    "hour": lambda record: record.stored_at.strftime("%H"),
+    "date": lambda record: _date_and_hour(record.key_time_s // 3600)[0],
+    "hour": lambda record: _date_and_hour(record.key_time_s // 3600)[1],
     "shard": lambda record: shard(record.id),
     "id": lambda record: record.id,
     "received_ns": lambda record: str(record.received_ns),
     "topic": lambda record: record.topic,
     "partition": lambda record: str(record.partition),
     "offset": lambda record: str(record.offset),
-    "version": lambda record: record.version or "none",
+    "version": lambda record: _UNSAFE.sub("_", record.version or "") or "none",
 }
 FIELDS = ("folder", *_FIELDS)
 
@@ -85,8 +95,7 @@ class KeyTemplate:
             if field == "folder":
                 out.append(record.folder or self._default_folder)
             elif field is not None:
-                value = instead.get(field) or _FIELDS[field](record)
-                out.append(_UNSAFE.sub("_", value) or "_")
+                out.append(instead.get(field) or _FIELDS[field](record))
         return "".join(out)
 
 

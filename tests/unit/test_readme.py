@@ -1,0 +1,32 @@
+"""The README says what the code does."""
+
+import re
+from pathlib import Path
+
+from tests.harness.readme import README, rendered
+
+ROOT = README.parent
+
+
+def test_the_settings_table_is_that_of_the_code() -> None:
+    """Mend a difference with `.venv/bin/python -m tests.harness.readme`."""
+    text = README.read_text("utf-8")
+    assert "<!-- settings -->" in text
+    assert text == rendered(text)
+
+
+def test_the_file_map_names_files_that_exist() -> None:
+    """Every path of the file map is there."""
+    section = README.read_text("utf-8").split("## File map", 1)[1].split("\n## ", 1)[0]
+    paths = re.findall(r"^    ([A-Za-z0-9_./-]+)", section, re.MULTILINE)
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_links_to_files_lead_somewhere() -> None:
+    """Relative links of every Markdown page in the tree."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    links = [
+        (page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+    ]
+    assert [f"{page.name}: {link}" for page, link in links if not (page.parent / Path(link)).exists()] == []
