@@ -1,0 +1,138 @@
+"""`spillway-ingest`: reads the settings, builds every client, wires them and runs until a signal.
+
+The only place of this tier that builds settings or clients.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import uvloop
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from services.ingest.admission import Admission
+from services.ingest.app import COLLECTIONS_PATH, build_app
+from services.ingest.endpoint import CollectionsEndpoint
+from services.ingest.producer import KAFKA, TOPIC, KafkaLink
+from services.ingest.server import IngestServer
+from services.ingest.settings import IngestSettings
+from services.ingest.writer import Writers
+from shared.kafka import connection_options
+from shared.ops import Readiness, listen, serve_ops
+from shared.settings import load, stop
+from shared.telemetry import IngestMetrics, configure_logging
+
+logger = logging.getLogger("spillway.ingest")
+
+_BATCH_BYTES_UNBOUNDED = 2**30  # batches are measured by `batching`, not by the client
+_EXIT_SIGNAL = 128
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Console script. Returns after a clean drain; every other end is a SystemExit with a code."""
+    _parser().parse_args(arguments)
+    settings = load(IngestSettings)
+    configure_logging(settings.log_level)
+    try:
+        options = connection_options(settings)
+        ops = listen(settings.ingest_ops_host, settings.ingest_ops_port, "INGEST_OPS_PORT")
+        api = listen(settings.ingest_host, settings.ingest_port, "INGEST_PORT")
+    except (OSError, ValueError) as error:
+        stop(str(error))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        killed_by = runner.run(_run(settings, options, api, ops))
+    if killed_by is not None:
+        sys.exit(_EXIT_SIGNAL + killed_by)
+
+
+def _parser() -> argparse.ArgumentParser:
+    lines = ["environment variables:"]
+    for name, field in IngestSettings.model_fields.items():
+        default = "" if field.default is None else f" [{field.default}]"
+        lines.append(f"  {name.upper()}{default}\n      {field.description}")
+    return argparse.ArgumentParser(
+        prog="spillway-ingest",
+        description=f"Takes collections at POST {COLLECTIONS_PATH}; answers 200 when Kafka has every payload.",
+        epilog="\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+async def _run(
+    settings: IngestSettings, options: dict[str, object], api: socket.socket, ops: socket.socket
+) -> int | None:
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    metrics = IngestMetrics(registry)
+    readiness = Readiness(KAFKA, TOPIC)
+    admission = Admission(settings.max_in_flight_bytes)
+    metrics.in_flight_bytes.set_function(lambda: admission.in_flight_bytes)
+    link = KafkaLink(
+        settings,
+        make_producer=_producer_factory(settings, options),
+        make_admin=_admin_factory(settings, options),
+        readiness=readiness,
+        metrics=metrics,
+    )
+    writers = Writers(link, settings, metrics)
+    endpoint = CollectionsEndpoint(
+        settings, admission=admission, submit=writers.submit, refusal=lambda: link.refusal, metrics=metrics
+    )
+    server = IngestServer(
+        build_app(endpoint),
+        readiness=readiness,
+        drain_delay_s=settings.ingest_drain_delay_s,
+        deadline_s=settings.http_deadline_s,
+    )
+    async with serve_ops(ops, readiness, registry), _running(link, writers, admission):
+        host, port = api.getsockname()[:2]
+        logger.info("serving", extra={"url": f"http://{host}:{port}{COLLECTIONS_PATH}", "topic": settings.kafka_topic})
+        await server.serve(sockets=[api])
+    logger.info("stopped")
+    return server.killed_by
+
+
+@contextlib.asynccontextmanager
+async def _running(link: KafkaLink, writers: Writers, admission: Admission) -> AsyncIterator[None]:
+    """The background work, for as long as the server serves. By the end of the server every request is answered."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(link.run(writers.pending), name="kafka"),
+            group.create_task(writers.run(admission.sample), name="writers"),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def _producer_factory(settings: IngestSettings, options: dict[str, object]) -> Callable[[], AIOKafkaProducer]:
+    return lambda: AIOKafkaProducer(
+        **options,
+        client_id="spillway-ingest",
+        acks="all",
+        enable_idempotence=False,
+        linger_ms=0,
+        max_batch_size=_BATCH_BYTES_UNBOUNDED,
+        request_timeout_ms=settings.kafka_request_timeout_ms,
+        metadata_max_age_ms=60_000,
+    )
+
+
+def _admin_factory(settings: IngestSettings, options: dict[str, object]) -> Callable[[], AIOKafkaAdminClient]:
+    return lambda: AIOKafkaAdminClient(
+        **options, client_id="spillway-ingest-admin", request_timeout_ms=settings.kafka_request_timeout_ms
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Which waiting records go into the next batch of one partition. Pure: no clock, no client.
+
+Owns the queue of one partition and the rules of group commit: a collection goes whole into one batch where it fits, so
+that it is written whole or not at all; only one larger than a batch is cut, and then it goes alone. Sizes are upper
+bounds of what the broker will measure, so a batch never exceeds the topic's `max.message.bytes`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from services.ingest.problems import Problem
+from shared.record import Header
+
+BATCH_HEADER_BYTES = 61
+"""Length of a record batch's own header (magic 2): Kafka protocol guide, *Record Batch*."""
+
+_RECORD_FRAME_BYTES = 41
+"""Most that a record adds to key, value and headers: length 5, attributes 1, deltas of time 10 and offset 5,
+lengths of key and value 5 + 5, number of headers 5, and 5 to spare."""
+_HEADER_FRAME_BYTES = 4  # lengths of a name and of a value, two bytes each: both are below 8 KiB
+_VARYING_BYTES = 20  # the index stands in two headers, at most 10 digits each
+
+
+def record_overhead_bytes(key: bytes | None, headers: Sequence[Header]) -> int:
+    """The most that a record of this collection takes beyond its value, given the headers of its first payload."""
+    named = sum(len(name) + len(value) + _HEADER_FRAME_BYTES for name, value in headers)
+    return _RECORD_FRAME_BYTES + _VARYING_BYTES + len(key or b"") + named
+
+
+class Written(Enum):
+    """What is known of a collection whose answer is due."""
+
+    NOTHING = "nothing"  # no record of it can be in the log
+    UNKNOWN = "unknown"  # some may be
+
+
+class Submission:
+    """One collection on its way through one partition's writer. Owned by the writer until it is settled."""
+
+    __slots__ = (
+        "_notify",
+        "deadline_s",
+        "headers_of",
+        "key",
+        "left_bytes",
+        "next",
+        "overhead_bytes",
+        "settled",
+        "values",
+        "written",
+    )
+
+    def __init__(
+        self,
+        values: list[bytes],
+        headers_of: Callable[[int], list[Header]],
+        *,
+        key: bytes | None,
+        deadline_s: float,
+        notify: Callable[[Problem | None], None],
+    ) -> None:
+        self.values = values
+        self.headers_of = headers_of  # index → the record's headers
+        self.key = key
+        self.deadline_s = deadline_s  # the loop's clock; the answer is due by then
+        self.overhead_bytes = record_overhead_bytes(key, headers_of(0))  # of each record, beyond its value
+        self.left_bytes = sum(map(len, values)) + len(values) * self.overhead_bytes  # not yet in an acked batch
+        self.next = 0  # first value that no batch has taken
+        self.written = Written.NOTHING
+        self.settled = False
+        self._notify = notify
+
+    def settle(self, problem: Problem | None) -> None:
+        """Answer the request, None for success; a second call does nothing."""
+        if not self.settled:
+            self.settled = True
+            self._notify(problem)
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more."""
+        self.settled = True
+
+
+@dataclass(slots=True)
+class Part:
+    """A run of one collection's records in a batch: values `start` to `stop`, the latter excluded."""
+
+    submission: Submission
+    start: int
+    stop: int
+
+    @property
+    def last(self) -> bool:
+        """Whether the collection is complete with this part."""
+        return self.stop == len(self.submission.values)
+
+    def halves(self) -> tuple["Part", "Part"]:
+        """The part cut in two, for a broker that takes less than it said."""
+        middle = (self.start + self.stop) // 2
+        return Part(self.submission, self.start, middle), Part(self.submission, middle, self.stop)
+
+
+class PartitionQueue:
+    """Collections that wait for one partition, bounded in bytes."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.bytes = 0  # sum of left_bytes over the queue
+        self._waiting: deque[Submission] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether a collection of this size may come in. An empty queue takes any: else the largest never would."""
+        return not self._waiting or self.bytes + size_bytes <= self.bytes_max
+
+    def push(self, submission: Submission) -> None:
+        """Add a collection at the end."""
+        self._waiting.append(submission)
+        self.bytes += submission.left_bytes
+
+    def take(self, batch_bytes_max: int) -> list[Part]:
+        """Take the next batch's parts from the front; empty only where nothing waits.
+
+        Args:
+            batch_bytes_max: the topic's `max.message.bytes`.
+
+        """
+        room = batch_bytes_max - BATCH_HEADER_BYTES
+        parts: list[Part] = []
+        while self._waiting:
+            submission = self._waiting[0]
+            if submission.settled:
+                self._drop_first()
+            elif submission.left_bytes <= room:
+                room -= submission.left_bytes
+                parts.append(Part(submission, submission.next, len(submission.values)))
+                self._drop_first()
+            elif parts:
+                break
+            else:
+                return [self._cut(submission, room)]
+        return parts
+
+    def due(self, now_s: float) -> list[Submission]:
+        """Take out the collections whose deadline has passed. They stand in the order of their deadlines."""
+        late: list[Submission] = []
+        while self._waiting and (self._waiting[0].settled or self._waiting[0].deadline_s <= now_s):
+            late.append(self._drop_first())
+        return [submission for submission in late if not submission.settled]
+
+    def _drop_first(self) -> Submission:
+        submission = self._waiting.popleft()
+        self.bytes -= submission.left_bytes
+        return submission
+
+    def _cut(self, submission: Submission, room: int) -> Part:
+        """As many records of the first collection as fit, at least one; the rest keeps its place."""
+        start = stop = submission.next
+        taken = 0
+        for value in submission.values[start:]:
+            size = len(value) + submission.overhead_bytes
+            if taken and taken + size > room:
+                break
+            taken += size
+            stop += 1
+        submission.next = stop
+        submission.left_bytes -= taken
+        self.bytes -= taken
+        if stop == len(submission.values):
+            self._waiting.popleft()
+        return Part(submission, start, stop)

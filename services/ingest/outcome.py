@@ -1,0 +1,54 @@
+"""What an error of a produce says about the log: nothing written, or nobody knows.
+
+Holds only because the producer tries each batch exactly once (`producer.once_only`): then the one error is the whole
+story. An error that is not in the tables counts as unknown: a 503 promises that nothing was written, a doubt is a 504.
+"""
+
+from enum import Enum
+
+from aiokafka import errors
+
+_NOT_NOW = (
+    # Never sent: there was no connection, no leader, or no room.
+    errors.NodeNotReadyError,
+    errors.StaleMetadata,
+    errors.KafkaTimeoutError,
+    # Refused by the broker before it appended anything.
+    errors.NotLeaderForPartitionError,
+    errors.LeaderNotAvailableError,
+    errors.BrokerNotAvailableError,
+    errors.ReplicaNotAvailableError,
+    errors.UnknownTopicOrPartitionError,
+)
+_REFUSED = (
+    errors.NotEnoughReplicasError,  # before the append; ...AfterAppendError is another class, and unknown
+    errors.TopicAuthorizationFailedError,
+    errors.ClusterAuthorizationFailedError,
+    errors.InvalidTopicError,
+    errors.InvalidRequiredAcksError,
+    errors.PolicyViolationError,
+    errors.UnsupportedForMessageFormatError,
+    errors.CorruptRecordException,
+    errors.InvalidTimestampError,
+)
+_TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
+
+
+class Verdict(Enum):
+    """What to do with the batch."""
+
+    NOT_NOW = "not_now"  # nothing written, and it may pass by itself: try again until the deadline
+    REFUSED = "refused"  # nothing written, and trying again would not help: answer now
+    TOO_LARGE = "too_large"  # nothing written: cut the batch
+    UNKNOWN = "unknown"  # may be in the log
+
+
+def judge(error: Exception) -> Verdict:
+    """The verdict on the one try that ended in `error`."""
+    if isinstance(error, _TOO_LARGE):
+        return Verdict.TOO_LARGE
+    if isinstance(error, _NOT_NOW):
+        return Verdict.NOT_NOW
+    if isinstance(error, _REFUSED):
+        return Verdict.REFUSED
+    return Verdict.UNKNOWN

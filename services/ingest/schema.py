@@ -1,0 +1,113 @@
+"""The API as its users see it: the models behind `/docs` and `/openapi.json`. Documentation, never on the hot path.
+
+The hot route slices bodies itself (`collection`), so nothing here parses a request; a test holds the two together.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from services.ingest.problems import Code
+
+
+class CollectionRequest(BaseModel):
+    """Payloads that belong together: all of them are made durable, or the answer is no 200."""
+
+    version: str = Field(description="Version of the payloads' form, the client's own", max_length=256)
+    token: str = Field(default="", description="The client's token; may come as `Authorization: Bearer` instead")
+    data: list[Any] = Field(description="The payloads: any JSON values, stored byte for byte", min_length=1)
+
+
+class Accepted(BaseModel):
+    """Every payload has been acknowledged by Kafka."""
+
+    accepted: int = Field(description="How many payloads")
+    ids: list[str] = Field(description="Their ids, in the order of `data`; an object's key ends in its id")
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457. Build on `code`, `retryable` and `outcome`; the texts are for people."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: Literal[tuple(code.name.lower() for code in Code)]  # type: ignore[valid-type] # the table is the source
+    request_id: str = Field(description="Also in the header `X-Request-Id`, and in our log")
+    retryable: bool = Field(description="Whether the same body may succeed later")
+    outcome: Literal["not_written", "unknown"] = Field(description="What is known about the payloads")
+
+
+_PARAMETERS: list[dict[str, Any]] = [
+    {
+        "name": "Partition-Key",
+        "in": "header",
+        "required": False,
+        "description": "Collections of one key go to one partition of the topic. Printable ASCII, 1 to 256 characters.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 256},
+    },
+    {
+        "name": "X-Request-Id",
+        "in": "header",
+        "required": False,
+        "description": "Taken over where it is 1 to 128 of `A-Z a-z 0-9 . _ : -`, else replaced; stands in the answer",
+        "schema": {"type": "string"},
+    },
+    {
+        "name": "traceparent",
+        "in": "header",
+        "required": False,
+        "description": "W3C trace context, passed on in the Kafka records",
+        "schema": {"type": "string"},
+    },
+]
+
+
+def extend(document: dict[str, Any], path: str) -> dict[str, Any]:
+    """Add the collections route to the framework's OpenAPI document.
+
+    Args:
+        document: as FastAPI makes it; changed in place.
+        path: of the route.
+
+    Returns:
+        The document.
+
+    """
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for model in (CollectionRequest, Accepted, ProblemDocument):
+        schemas[model.__name__] = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    answers: dict[str, Any] = {
+        "200": {
+            "description": "Every payload has been acknowledged by Kafka",
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Accepted"}}},
+        }
+    }
+    for status in sorted({code.value.status for code in Code}):
+        if status == 404:  # noqa: PLR2004 - the answer of other paths
+            continue
+        codes = [code for code in Code if code.value.status == status]
+        answers[str(status)] = {
+            "description": "; ".join(f"`{code.name.lower()}`: {code.value.title}" for code in codes),
+            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+        }
+    document.setdefault("paths", {})[path] = {
+        "post": {
+            "tags": ["collections"],
+            "summary": "Make a collection of payloads durable",
+            "description": "The answer is 200 only after Kafka has acknowledged every payload (acks=all).",
+            "operationId": "post_collection",
+            "parameters": _PARAMETERS,
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {
+                        "schema": {"$ref": "#/components/schemas/CollectionRequest"},
+                        "example": {"version": "1", "token": "", "data": [{"temperature_c": 21.5}, [1, 2], "text"]},
+                    }
+                },
+            },
+            "responses": answers,
+        }
+    }
+    return document

@@ -1,0 +1,72 @@
+"""The variables of tier 1. Every field's description becomes its row in README's table."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from shared.kafka import REQUEST_TIMEOUT_MS, KafkaSettings
+from shared.record import is_safe_folder
+
+MIB = 1024 * 1024
+
+
+class IngestSettings(KafkaSettings):
+    """What `spillway-ingest` reads from the environment."""
+
+    ingest_host: str = Field(default="0.0.0.0", description="Address that `/v1/collections` listens on")
+    ingest_port: int = Field(default=8080, ge=0, le=65535, description="Its port; 0 takes any free one")
+    ingest_ops_host: str = Field(default="0.0.0.0", description="Address of `/livez`, `/readyz` and `/metrics`")
+    ingest_ops_port: int = Field(default=8082, ge=0, le=65535, description="Their port; 0 takes any free one")
+    s3_folder: str = Field(default="payloads", description="First part of the S3 key of every payload")
+    max_body_bytes: int = Field(default=16 * MIB, ge=1024, description="Largest request body (the seed's MaxLength)")
+    max_items: int = Field(default=10_000, ge=1, description="Most payloads in one collection")
+    max_in_flight_bytes: int = Field(
+        default=64 * MIB, description="Bodies received and not yet answered, all requests together; past it 503"
+    )
+    max_partition_queue_bytes: int = Field(
+        default=32 * MIB, description="Records that wait for one partition's writer; past it 503"
+    )
+    http_deadline_s: float = Field(
+        default=10, gt=0, description="Seconds from a collection's last byte to its answer, 504 if need be"
+    )
+    kafka_request_timeout_ms: int = Field(
+        default=REQUEST_TIMEOUT_MS, ge=100, description="One produce request, milliseconds; below the HTTP deadline"
+    )
+    kafka_away_after_s: float = Field(
+        default=2, gt=0, description="Seconds without an answer of any broker until collections are refused at once"
+    )
+    kafka_replace_after_s: float = Field(
+        default=15, gt=0, description="Seconds without an answer of any broker until the producer is replaced"
+    )
+    kafka_topic_check_s: float = Field(
+        default=3600, gt=0, description="Seconds between two looks at the topic's configuration"
+    )
+    ingest_drain_delay_s: float = Field(
+        default=2, ge=0, description="Seconds that ingest serves on, not ready, after SIGTERM"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level to log")
+
+    @field_validator("s3_folder")
+    @classmethod
+    def _safe_folder(cls, value: str) -> str:
+        if not is_safe_folder(value):
+            raise ValueError("must be `/`-parted names of A-Z a-z 0-9 . _ = -, none of them `.` or `..`")
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _coupled(self) -> "IngestSettings":
+        if self.kafka_request_timeout_ms >= self.http_deadline_s * 1000:
+            raise ValueError(
+                f"KAFKA_REQUEST_TIMEOUT_MS={self.kafka_request_timeout_ms} must be below "
+                f"HTTP_DEADLINE_S={self.http_deadline_s:g} s, or no answer of Kafka could be told in time"
+            )
+        if self.kafka_away_after_s >= self.kafka_replace_after_s:
+            raise ValueError("KAFKA_AWAY_AFTER_S must be below KAFKA_REPLACE_AFTER_S")
+        if self.max_in_flight_bytes < self.max_body_bytes:
+            raise ValueError("MAX_IN_FLIGHT_BYTES must be at least MAX_BODY_BYTES, or a large body never gets in")
+        return self

@@ -1,0 +1,300 @@
+"""Group commit: one writer a partition, one produce in flight each, every request answered by the ack of its batch.
+
+Owns the partitions' queues and the choice of a partition. Requests never contend inside the client: `send()` under
+contention wakes quadratically (DESIGN §6). Whether Kafka can be written to at all is `producer`'s to say.
+
+What a request is told follows from what is known of its records: a collection whose every produce was refused or never
+sent gets a 503, one with a produce in flight or acked a 504.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.partitioner import murmur2
+
+from services.ingest.batching import BATCH_HEADER_BYTES, Part, PartitionQueue, Submission, Written
+from services.ingest.outcome import Verdict, judge
+from services.ingest.problems import Code, Problem
+from services.ingest.producer import KafkaLink
+from services.ingest.settings import IngestSettings
+from shared.telemetry import IngestMetrics
+
+logger = logging.getLogger("spillway.ingest.writer")
+
+_SWEEP_S = 0.1  # how late an answer at the deadline may be
+_STALLED_S = 1.0  # a partition whose produce has waited longer is taken last
+_RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 1.0
+
+
+class PartitionWriter:
+    """One partition's queue and its one produce in flight."""
+
+    def __init__(self, partition: int, link: KafkaLink, settings: IngestSettings, metrics: IngestMetrics) -> None:
+        self.partition = partition
+        self.queue = PartitionQueue(settings.max_partition_queue_bytes)
+        self.waiting_since: float | None = None  # when the produce that has not been acked yet was first tried
+        self.in_flight_bytes = 0  # of the batch being delivered
+        self._link = link
+        self._topic = settings.kafka_topic
+        self._metrics = metrics
+        self._produce_bound_s = settings.http_deadline_s
+        self.leaderless = False  # as the client's metadata said at the last sweep
+        self._parts: list[Part] = []  # taken from the queue and not all settled
+        self._sent: list[Part] = []  # of these, with the client: their outcome is the broker's to tell
+        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def push(self, submission: Submission) -> None:
+        """Queue a collection; it is settled later, whatever happens."""
+        self.queue.push(submission)
+        self._wake.set()
+
+    @property
+    def load_bytes(self) -> int:
+        """Bytes that a new collection would wait for."""
+        return self.queue.bytes + self.in_flight_bytes
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits for an ack."""
+        return self.waiting_since is not None or len(self.queue) > 0
+
+    async def run(self) -> None:
+        """Deliver batch after batch; ends only by cancellation."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while parts := self.queue.take(self._link.message_bytes_max):
+                self._parts = parts
+                self.in_flight_bytes = sum(part.submission.left_bytes for part in parts)
+                self.waiting_since = self._loop.time()
+                await self._deliver(parts)
+                self._parts, self.waiting_since, self.in_flight_bytes = [], None, 0
+
+    def expire(self, now_s: float) -> None:
+        """Answer whoever's deadline has passed."""
+        for submission in self.queue.due(now_s):
+            submission.settle(_too_late(submission))
+        late = [part.submission for part in self._parts if part.submission.deadline_s <= now_s]
+        sent = {part.submission for part in self._sent} if late else set()
+        for submission in late:
+            if submission in sent:
+                submission.written = Written.UNKNOWN
+            submission.settle(_too_late(submission))
+
+    async def _deliver(self, parts: list[Part]) -> None:
+        """Produce the parts as one batch until its outcome is known, or nobody waits for it any more."""
+        delay_s = _RETRY_FIRST_S
+        while any(not part.submission.settled for part in parts):
+            error = await self._produce(parts)
+            if error is None:
+                self._acked(parts)
+                return
+            verdict = judge(error)
+            self._metrics.batches.labels(verdict.value).inc()
+            match verdict:
+                case Verdict.NOT_NOW:
+                    self._refresh_metadata()
+                    await asyncio.sleep(delay_s)
+                    delay_s = min(delay_s * 2, _RETRY_MAX_S)
+                case Verdict.TOO_LARGE:
+                    self._link.recheck_topic()
+                    await self._deliver_apart(parts)
+                    return
+                case Verdict.REFUSED:
+                    self._link.recheck_topic()
+                    self._fail(parts, Written.NOTHING, f"Kafka refused the write: {_words(error)}")
+                    return
+                case Verdict.UNKNOWN:
+                    self._fail(parts, Written.UNKNOWN, f"Kafka did not say whether it wrote: {_words(error)}")
+                    return
+
+    async def _produce(self, parts: list[Part]) -> Exception | None:
+        """One try. The batch is built anew each time: the client may still hold the last one."""
+        producer = self._link.producer
+        if producer is None:
+            return _never_sent("no producer")
+        batch = _build(producer, parts)
+        started_s = self._loop.time()
+        try:
+            # A time-out here strikes before the client has taken the batch: afterwards it awaits nothing.
+            async with asyncio.timeout(self._produce_bound_s):
+                acked = await producer.send_batch(batch, self._topic, partition=self.partition)
+        except TimeoutError:
+            return _never_sent("the client did not take the batch")
+        except (KafkaError, AssertionError) as error:  # the client asserts that it knows the partition
+            if judge(error) is Verdict.UNKNOWN and producer is self._link.producer:
+                self._link.replace()
+            return _never_sent(_words(error))
+        self._sent = parts
+        try:
+            await asyncio.wait({acked}, timeout=self._produce_bound_s)
+        finally:
+            self._sent = []
+        if not acked.done():
+            acked.cancel()
+            return TimeoutError("no answer in time")
+        self._metrics.ack_seconds.observe(self._loop.time() - started_s)
+        outcome: Exception | None = acked.exception()
+        return outcome
+
+    async def _deliver_apart(self, parts: list[Part]) -> None:
+        """A batch that is too large for the broker: one collection at a time, then one in halves, at last 413."""
+        if len(parts) > 1:
+            for part in parts:
+                await self._deliver([part])
+            return
+        part = parts[0]
+        if part.stop - part.start > 1:
+            for half in part.halves():
+                await self._deliver([half])
+        elif part.submission.written is Written.NOTHING:
+            part.submission.settle(too_large(part.start, self._link.message_bytes_max))
+        else:
+            self._fail(parts, Written.UNKNOWN, f"payload {part.start} is too large for the broker, others were written")
+
+    def _acked(self, parts: Iterable[Part]) -> None:
+        self._link.answered()
+        self._metrics.batches.labels("acked").inc()
+        for part in parts:
+            if part.last:
+                part.submission.settle(None)
+            else:
+                part.submission.written = Written.UNKNOWN  # a part of it is in the log
+
+    def _fail(self, parts: Iterable[Part], written: Written, reason: str) -> None:
+        logger.warning(
+            "a batch failed", extra={"partition": self.partition, "reason": reason, "written": written.value}
+        )
+        for part in parts:
+            if written is Written.UNKNOWN or part.submission.written is Written.UNKNOWN:
+                part.submission.settle(Problem(Code.OUTCOME_UNKNOWN, reason))
+            else:
+                part.submission.settle(Problem(Code.KAFKA_REFUSED, reason))
+
+    def _refresh_metadata(self) -> None:
+        producer = self._link.producer
+        if producer is not None:
+            producer.client.force_metadata_update()
+
+
+class Writers:
+    """All partitions: takes collections, chooses where they go, answers at the deadline whoever still waits."""
+
+    def __init__(self, link: KafkaLink, settings: IngestSettings, metrics: IngestMetrics) -> None:
+        self._link = link
+        self._settings = settings
+        self._metrics = metrics
+        self._topic = settings.kafka_topic
+        self._partitions: list[PartitionWriter] = []  # as many as the topic has; never fewer, Kafka only adds
+        self._loop = asyncio.get_running_loop()
+        self._group = asyncio.TaskGroup()  # the writers' tasks, entered by `run`
+
+    def pending(self) -> bool:
+        """Whether anything waits for an ack."""
+        return any(writer.busy for writer in self._partitions)
+
+    def submit(self, submission: Submission) -> Problem | None:
+        """Queue a collection with the partition's writer, which will settle it; or say why not (nothing is written)."""
+        refusal = self._link.refusal
+        if refusal is not None:
+            return refusal
+        limit = self._link.message_bytes_max - BATCH_HEADER_BYTES - submission.overhead_bytes
+        if submission.left_bytes > limit:  # else no single payload can be over it
+            for index, value in enumerate(submission.values):
+                if len(value) > limit:
+                    return too_large(index, limit)
+        self._grow()
+        writer = self._choose(submission)
+        if writer is None:
+            return Problem(Code.OVERLOADED, "the queue of every partition that could take it is full")
+        writer.push(submission)
+        return None
+
+    def _choose(self, submission: Submission) -> PartitionWriter | None:
+        writers = self._partitions
+        if submission.key is not None and writers:
+            pinned = writers[(murmur2(submission.key) & 0x7FFFFFFF) % len(writers)]
+            return pinned if pinned.queue.has_room(submission.left_bytes) else None
+        stalled_before = self._loop.time() - _STALLED_S
+        best: PartitionWriter | None = None
+        best_rank = (True, True, 0)
+        for writer in writers:
+            if not writer.queue.has_room(submission.left_bytes):
+                continue
+            stalled = writer.waiting_since is not None and writer.waiting_since < stalled_before
+            rank = (writer.leaderless, stalled, writer.load_bytes)
+            if best is None or rank < best_rank:
+                best, best_rank = writer, rank
+        return best
+
+    async def run(self, sample: Callable[[float], None]) -> None:
+        """Run the writers and answer at deadlines; ends only by cancellation.
+
+        Args:
+            sample: called about ten times a second with the loop's time.
+
+        """
+        async with self._group:
+            while True:
+                self._grow()
+                now_s = self._loop.time()
+                for writer in self._partitions:
+                    writer.expire(now_s)
+                    writer.leaderless = self._leaderless(writer.partition)
+                sample(now_s)
+                await asyncio.sleep(_SWEEP_S)
+
+    def _grow(self) -> None:
+        """A writer for each partition that the topic is known to have."""
+        for partition in range(len(self._partitions), self._link.partitions):
+            writer = PartitionWriter(partition, self._link, self._settings, self._metrics)
+            self._partitions.append(writer)
+            self._group.create_task(writer.run(), name=f"writer-{partition}")
+
+    def _leaderless(self, partition: int) -> bool:
+        producer = self._link.producer
+        if producer is None:
+            return True
+        return producer.client.cluster.leader_for_partition(TopicPartition(self._topic, partition)) in {None, -1}
+
+
+def _build(producer: AIOKafkaProducer, parts: Iterable[Part]) -> object:
+    batch = producer.create_batch()
+    append = batch.append
+    for part in parts:
+        submission = part.submission
+        key, headers_of, values = submission.key, submission.headers_of, submission.values
+        for index in range(part.start, part.stop):
+            if append(timestamp=None, key=key, value=values[index], headers=headers_of(index)) is None:
+                raise RuntimeError("a batch was measured too small")  # a bug: sizes must be upper bounds
+    batch.close()
+    return batch
+
+
+def _never_sent(reason: str) -> Exception:
+    error: Exception = KafkaTimeoutError(reason)
+    return error
+
+
+def _too_late(submission: Submission) -> Problem:
+    if submission.written is Written.UNKNOWN:
+        return Problem(Code.OUTCOME_UNKNOWN, "Kafka has not acknowledged the collection by the deadline")
+    return Problem(
+        Code.KAFKA_UNAVAILABLE, "the collection's turn did not come before the deadline; nothing was written"
+    )
+
+
+def too_large(index: int, limit_bytes: int) -> Problem:
+    """The refusal of a payload that no record can hold."""
+    return Problem(
+        Code.RECORD_TOO_LARGE,
+        f"payload {index} is larger than the topic takes ({limit_bytes} bytes with headers)",
+    )
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
