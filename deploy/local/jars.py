@@ -1,8 +1,9 @@
 """Apache Kafka's jars: fetched once from the Maven repositories that jgo knows, kept in the checkout's `.cache`.
 
-jgo writes a download straight to its final name, so an interrupted one would look complete ever after. Here everything goes
-to a folder of its own that gets its final name when all of it is there; what was broken off is thrown away and fetched again.
-Repositories of the user's own jgo settings are asked first, then jgo's default; proxies and CA bundles as `requests` has them.
+jgo writes a download straight to its final name, so an interrupted one would look complete ever after. Here
+everything goes to a folder of its own that gets its final name when all of it is there; what was broken off is
+thrown away and fetched again. Repositories of the user's own jgo settings are asked first, then jgo's default;
+proxies and CA bundles are those of `requests`.
 """
 
 import fcntl
@@ -57,7 +58,7 @@ def kafka_jars(report: Callable[[str], None] = lambda _line: None) -> Path:
             report(f"fetching Apache Kafka {KAFKA_VERSION}, 46 MB, once")
             try:
                 _fetch(home)
-            except Exception as error:  # noqa: BLE001 - jgo raises whatever its parts raise
+            except Exception as error:  # jgo raises whatever its parts raise
                 if attempt == _ATTEMPTS:
                     message = f"Apache Kafka {KAFKA_VERSION} could not be fetched in {_ATTEMPTS} attempts: {error}"
                     raise FetchError(message) from error

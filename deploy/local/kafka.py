@@ -1,7 +1,7 @@
 """A real Apache Kafka of one node in KRaft mode, on the loopback address, without Docker and without an installed Java.
 
-Data lives in the folder it is given and outlives stop, kill and a crash of ours: start again, on the same port, and the
-records are there. Settings are those of a development broker: quick group joins, small offset topics, one replica of all.
+Data lives in the folder it is given and outlives stop, kill and a crash of ours: start again, on the same port, and
+the records are there. Settings are those of a development broker: quick group joins, one replica of everything.
 """
 
 import base64
@@ -151,7 +151,9 @@ class EmbeddedKafka:
             "share.coordinator.state.topic.min.isr": "1",
             "share.coordinator.state.topic.num.partitions": "4",
             "group.initial.rebalance.delay.ms": "0",
-            "controlled.shutdown.enable": "false",  # there is no other broker to hand partitions to
+            # a broker that was killed may register again when its old session has ended: 9 s by default
+            "broker.session.timeout.ms": "2000",
+            "broker.heartbeat.interval.ms": "300",
             "log.cleaner.dedupe.buffer.size": "8388608",  # its default takes a third of this small heap
             "num.io.threads": "4",
             "num.network.threads": "2",
@@ -199,7 +201,8 @@ class EmbeddedKafka:
 
 
 def _escaped(value: str) -> str:
-    """A value as java.util.Properties reads it back: backslashes doubled, all but ASCII as \\uXXXX of UTF-16."""
-    units = value.encode("utf-16-be")
+    """A value as java.util.Properties reads it back: a backslash doubled, what is not ASCII as its UTF-16 units."""
+    doubled = value.replace("\\", "\\\\")
+    units = doubled.encode("utf-16-be")
     codes = (int.from_bytes(units[at : at + 2], "big") for at in range(0, len(units), 2))
-    return "".join("\\\\" if code == ord("\\") else chr(code) if 32 <= code < 127 else f"\\u{code:04x}" for code in codes)  # noqa: PLR2004 - printable ASCII
+    return "".join(chr(code) if chr(code).isascii() else f"\\u{code:04x}" for code in codes)

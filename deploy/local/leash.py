@@ -2,9 +2,9 @@
 
 Usage: `python -I -S leash.py PARENT_PID PROGRAM ARGUMENT...`
 
-Linux only tells a child of its parent's death if the child asks (prctl), and asking between fork and exec is not safe in
-a threaded parent. So this single-threaded step asks, and then turns into the program: same pid, same argv, no process more.
-Imports next to nothing: it stands in the way of every start.
+Linux only tells a child of its parent's death if the child asks (prctl), and asking between fork and exec is not
+safe in a threaded parent. So this single-threaded step asks, and then turns into the program: same pid, same argv,
+no process more. Imports next to nothing: it stands in the way of every start.
 """
 
 import os

@@ -1,7 +1,8 @@
 """Loopback ports: a preferred one if nobody has it, else one aside.
 
-Never from the range that the system hands out to outgoing connections (32768 and up on Linux): a client that keeps trying
-to reach a stopped server on such a port can be given that very port, connects to itself, and the server never gets it back.
+Never from the range that the system hands out to outgoing connections (32768 and up on Linux): a client that keeps
+trying to reach a stopped server on such a port can be given that very port, connects to itself, and the server never
+gets it back.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
 """One child process: started with a deadline, watched, ended by its own id. Knows nothing of what the child does.
 
-Three nets hold a child, because each has a hole. It lives in its own session, so a Ctrl-C reaches only us and we end the
-children in the right order. On Linux the kernel kills it when we die, even by SIGKILL (`leash.py`; only for children
-started by the main thread: the kernel counts the *thread* as the parent). And a pid file beside the log, with start time
-and command, lets the next start find and end what was left all the same.
+Three nets hold a child, because each has a hole. It lives in its own session, so a Ctrl-C reaches only us and we end
+the children in the right order. On Linux the kernel kills it when we die, even by SIGKILL (`leash.py`; only for
+children started by the main thread: the kernel counts the *thread* as the parent). And a pid file beside the log,
+with start time and command, lets the next start find and end what was left all the same.
 """
 
 import contextlib
@@ -107,7 +107,7 @@ class ServerProcess:
         _write_pid_file(self.pid_file, self._popen.pid, self.argv)
 
     def wait_ready(self, probe: Callable[[], bool], deadline_s: float) -> None:
-        """Wait until `probe` says yes; an OSError of it (nobody listens yet) means not yet. On failure the process is ended.
+        """Wait until `probe` says yes; an OSError of it (nobody listens yet) means not yet. On failure it is ended.
 
         Raises:
             StartError: it died, or the deadline passed.
