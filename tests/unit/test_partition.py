@@ -9,10 +9,12 @@ import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from prometheus_client import CollectorRegistry
 
+from services.uploader import retry
 from services.uploader.assignment import Assignment
 from services.uploader.health import StoreHealth
 from services.uploader.keys import DEFAULT_TEMPLATE, KeyTemplate
 from services.uploader.partition import Partition, Sink
+from services.uploader.retry import Backoff
 from services.uploader.settings import UploaderSettings
 from shared.ops import Readiness
 from shared.record import decode
@@ -21,7 +23,7 @@ from tests.fakes.script import ACCESS_DENIED, SLOW_DOWN, Cut, Delay
 from tests.fakes.scripted_store import ScriptedStore
 
 TP = TopicPartition("t", 0)
-DEADLINE_S = 5
+DEADLINE_S = 30
 TIMESTAMP_MS = 1_795_521_600_000
 KEYS = KeyTemplate(DEFAULT_TEMPLATE, "payloads")
 
@@ -102,13 +104,14 @@ async def test_max_workers_bounds_the_puts_in_flight() -> None:
 
 
 async def test_one_admission_after_another_never_leaves_the_queue_to_nobody() -> None:
-    """With one worker that ends as the next record comes, at every possible turn of the loop, all are stored."""
-    async with bench(max_workers=1) as b:
-        for offset in range(200):
-            admit(b.partition, [offset])
-            for _ in range(offset % 8):
+    """A record that comes at any turn of the loop around the end of the only worker still finds one."""
+    for turns in range(20):
+        async with bench(max_workers=1) as b:
+            admit(b.partition, [0])
+            for _ in range(turns):
                 await asyncio.sleep(0)
-        await b.until(lambda: b.partition.window.committable == 200)
+            admit(b.partition, [1])
+            await b.until(lambda: b.partition.window.committable == 2)
 
 
 async def test_a_failing_record_holds_the_commit_and_no_other_record() -> None:
@@ -124,10 +127,11 @@ async def test_a_failing_record_holds_the_commit_and_no_other_record() -> None:
 
 
 @pytest.mark.parametrize("fault", [SLOW_DOWN, ACCESS_DENIED, Cut.RESET])
-async def test_any_failure_is_retried_until_it_passes(fault: object) -> None:
+async def test_any_failure_is_retried_until_it_passes(fault: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """Transient and environment errors alike: no last attempt, no record dropped."""
+    monkeypatch.setattr(retry, "ENVIRONMENT", Backoff(base_s=0.001, cap_s=0.001))
     async with bench() as b:
-        b.store.script.inject(fault, times=3)  # type: ignore[arg-type]
+        b.store.script.inject(fault, times=6)  # type: ignore[arg-type]
         admit(b.partition, [0])
         await b.until(lambda: b.partition.window.committable == 1)
 
@@ -162,17 +166,28 @@ async def test_close_lets_puts_on_the_wire_finish() -> None:
         assert len(b.store.shelf) == 2
 
 
-async def test_close_does_not_wait_for_backoff_nor_beyond_its_timeout() -> None:
-    """Workers asleep in backoff leave at once, a put that hangs is given up, and neither is committable."""
+async def test_close_does_not_wait_for_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers asleep in backoff leave at once, however long they would have slept."""
+    monkeypatch.setattr(retry, "ENVIRONMENT", Backoff(base_s=1e6, cap_s=1e6))
     async with bench(max_workers=2) as b:
-        b.store.script.inject(Cut.HANG, times=1)
         b.store.script.inject(ACCESS_DENIED)
         admit(b.partition, range(5))
-        await b.until(lambda: b.readiness.reasons != {})
+        await b.until(lambda: "s3" in b.readiness.reasons and b.store.in_flight == 0)
         async with asyncio.timeout(DEADLINE_S):
-            await b.partition.close(0.05)
+            await b.partition.close(1e6)
         assert b.partition.window.committable == 0
+
+
+async def test_close_gives_up_a_put_that_hangs() -> None:
+    """Beyond the drain time-out nothing is waited for, and what hung is not committable."""
+    async with bench(max_workers=1) as b:
+        b.store.script.inject(Cut.HANG)
+        admit(b.partition, range(2))
+        await b.until(lambda: b.store.in_flight == 1)
+        async with asyncio.timeout(DEADLINE_S):
+            await b.partition.close(0.01)
         assert b.store.in_flight == 0
+        assert b.partition.window.committable == 0
 
 
 async def test_a_closed_partition_takes_nothing() -> None:
