@@ -3,6 +3,7 @@
 import os
 import signal
 
+from tests.fakes.script import Cut
 from tests.harness.load import Load, payloads, post_at_once
 from tests.harness.oracle import Answers
 from tests.harness.pipeline import Pipeline
@@ -10,18 +11,25 @@ from tests.harness.waiting import until
 
 
 def test_sigkill_between_put_and_commit(pipeline: Pipeline) -> None:
-    """A payload that S3 has stored, but whose offset nobody committed, is written again: same bytes, same key."""
+    """What is stored and not committed is written again, same bytes, same key; what still waits for S3 is not lost.
+
+    One put hangs for longer than a commit interval while hundreds behind it are stored; then the uploader is killed
+    between another object and its answer.
+    """
     ingest, first = pipeline.ready()
     killed_at: list[str] = []
 
-    def kill(key: str, writes: int) -> None:
+    def kill(key: str, _: int) -> None:
         # In the server's thread, the object stored and its answer not sent: no commit can cover it.
-        if writes >= 100 and not killed_at:
+        if not killed_at:
             os.kill(first.process.pid, signal.SIGKILL)
             killed_at.append(key)
 
-    pipeline.s3.on_stored = kill
+    hung = pipeline.s3.script.inject(Cut.HANG, times=1, key=lambda _: pipeline.shelf.writes >= 50)
     with Load(ingest.collections_url) as load:
+        assert hung.hit.wait(20)
+        until(lambda: pipeline.shelf.writes >= 450, "400 objects, two commit intervals of load", deadline_s=9)
+        pipeline.s3.on_stored = kill
         first.process.wait(deadline_s=30)
         second = pipeline.uploader()
         accepted = load.accepted
