@@ -30,6 +30,18 @@ class StoredObject:
     size_bytes: int
 
 
+def list_objects(client: Any, bucket: str) -> list[StoredObject]:
+    """Every object of the bucket, by key."""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    return [StoredObject(entry["Key"], entry["Size"]) for page in pages for entry in page.get("Contents", ())]
+
+
+def read_object(client: Any, bucket: str, key: str) -> bytes:
+    """The bytes of one object."""
+    body: bytes = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return body
+
+
 class EmbeddedS3:
     """One S3 server, empty at every start.
 
@@ -121,8 +133,7 @@ class EmbeddedS3:
         """Every object of the bucket, by key."""
         client = self.client()
         try:
-            pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-            return [StoredObject(entry["Key"], entry["Size"]) for page in pages for entry in page.get("Contents", ())]
+            return list_objects(client, bucket)
         finally:
             client.close()
 
@@ -130,8 +141,7 @@ class EmbeddedS3:
         """The bytes of one object."""
         client = self.client()
         try:
-            body: bytes = client.get_object(Bucket=bucket, Key=key)["Body"].read()
-            return body
+            return read_object(client, bucket, key)
         finally:
             client.close()
 
