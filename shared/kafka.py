@@ -117,7 +117,11 @@ def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
 
 @dataclass(frozen=True, slots=True)
 class TopicFacts:
-    """What the broker says of a topic. `exists` is False when it has none of that name (the rest is then zero)."""
+    """What the broker says of a topic. `exists` is False when it has none of that name (the rest is then zero).
+
+    `replicas` is that of the partition with the fewest. It bounds `min_insync`: since Kafka 4 a topic of one replica
+    takes acks=all writes at min.insync.replicas=2.
+    """
 
     name: str
     exists: bool
@@ -126,6 +130,7 @@ class TopicFacts:
     message_bytes_max: int = 0
     timestamp_type: str = ""
     retention_ms: int = 0
+    replicas: int = 0
 
 
 async def topic_facts(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, TopicFacts]:
@@ -143,11 +148,11 @@ async def topic_facts(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[
 
     """
     described = await admin.describe_topics(list(names))
-    partitions = {topic["topic"]: len(topic["partitions"]) for topic in described if topic["error_code"] == 0}
+    found = {topic["topic"]: topic["partitions"] for topic in described if topic["error_code"] == 0}
     facts = {name: TopicFacts(name, exists=False) for name in names}
-    if not partitions:
+    if not found:
         return facts
-    responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in partitions])
+    responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in found])
     for response in responses:
         for error_code, error_message, _kind, name, entries in (resource[:5] for resource in response.resources):
             if error_code:
@@ -156,10 +161,11 @@ async def topic_facts(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[
             facts[name] = TopicFacts(
                 name,
                 exists=True,
-                partitions=partitions[name],
+                partitions=len(found[name]),
                 min_insync=int(values["min.insync.replicas"]),
                 message_bytes_max=int(values["max.message.bytes"]),
                 timestamp_type=values["message.timestamp.type"],
                 retention_ms=int(values["retention.ms"]),
+                replicas=min((len(partition["replicas"]) for partition in found[name]), default=0),
             )
     return facts

@@ -228,10 +228,10 @@ def _topic_refusal(facts: TopicFacts, min_insync: int) -> Problem | None:
             Code.TOPIC_UNAVAILABLE,
             f"topic {facts.name!r} does not exist (KAFKA_TOPIC); `spillway-uploader topics` makes it",
         )
-    if facts.min_insync < min_insync:
+    if min(facts.min_insync, facts.replicas) < min_insync:
         return Problem(
             Code.TOPIC_UNAVAILABLE,
-            f"topic {facts.name!r} has min.insync.replicas={facts.min_insync}, below KAFKA_MIN_INSYNC={min_insync}: "
-            "an acknowledged payload could be lost with one broker",
+            f"topic {facts.name!r} has min.insync.replicas={facts.min_insync} and {facts.replicas} replicas, "
+            f"below KAFKA_MIN_INSYNC={min_insync}: an acknowledged payload could be lost with one broker",
         )
     return None
