@@ -1,18 +1,17 @@
 """The README's generated parts: `python -m tests.harness.readme` writes them, a test compares them.
 
-Owns the settings table, made from the settings classes themselves.
+Owns the settings table and the table of problem codes, made from the classes themselves.
 """
 
-import re
 import sys
 from pathlib import Path
 
+from services.ingest.problems import Code
 from services.ingest.settings import IngestSettings
 from services.uploader.settings import UploaderSettings
 from shared.kafka import KafkaSettings
 
 README = Path(__file__).parents[2] / "README.md"
-_TABLE = re.compile(r"(<!-- settings -->\n).*?(<!-- /settings -->)", re.DOTALL)
 
 
 def settings_table() -> str:
@@ -31,9 +30,23 @@ def settings_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def codes_table() -> str:
+    """A Markdown table of every problem code."""
+    lines = ["| status | `code` | meaning | `retryable` | `outcome` |", "|---|---|---|---|---|"]
+    for code in sorted(Code, key=lambda code: code.value.status):
+        kind = code.value
+        again = "yes" if kind.retryable else "no"
+        lines.append(f"| {kind.status} | `{code.name.lower()}` | {kind.title} | {again} | {kind.outcome} |")
+    return "\n".join(lines) + "\n"
+
+
 def rendered(text: str) -> str:
     """The README's text with its generated parts as the code has them."""
-    return _TABLE.sub(lambda found: found.group(1) + settings_table() + found.group(2), text)
+    for name, table in (("settings", settings_table()), ("codes", codes_table())):
+        head, rest = text.split(f"<!-- {name} -->\n", 1)
+        tail = rest.split(f"<!-- /{name} -->", 1)[1]
+        text = f"{head}<!-- {name} -->\n{table}<!-- /{name} -->{tail}"
+    return text
 
 
 if __name__ == "__main__":
