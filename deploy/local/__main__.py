@@ -55,19 +55,24 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 def main() -> int:
     """Run until a signal, or until a part fails."""
     parser = argparse.ArgumentParser(prog="python -m deploy.local", description="The whole system, until Ctrl-C.")
-    parser.parse_args()
+    parser.add_argument("--directory", type=Path, default=_RUN, help="for data, logs and `env`; emptied at every start")
+    directory: Path = parser.parse_args().directory.absolute()
     started_s = time.monotonic()
     screen = Screen(sys.stdout)
-    _RUN.mkdir(exist_ok=True)
-    with (_RUN / LOCK).open("a+", encoding="ascii") as lock:
+    directory.mkdir(parents=True, exist_ok=True)
+    if any(directory.iterdir()) and not (directory / LOCK).exists():
+        print(f"error: --directory {directory} has files in it that are not ours", file=sys.stderr)
+        return 2
+    with (directory / LOCK).open("a+", encoding="ascii") as lock:
         holder = _take(lock)
         if holder is not None:
-            print(f"error: `make run` is running in this checkout, pid {holder}: stop it first", file=sys.stderr)
+            message = f"`make run` is running already, pid {holder}, in {_shown(directory)}: stop it first"
+            print(f"error: {message}", file=sys.stderr)
             return 1
         for number in _SIGNALS:
             signal.signal(number, _interrupt)
         try:
-            return _run(screen, started_s)
+            return _run(directory, screen, started_s)
         except Interrupted as interrupt:
             screen.say("stopped before it was ready")
             return _EXIT_SIGNAL + interrupt.number
@@ -86,11 +91,11 @@ def _take(lock: TextIO) -> str | None:
     return None
 
 
-def _run(screen: Screen, started_s: float) -> int:
-    left_behind = clear(_RUN)
+def _run(directory: Path, screen: Screen, started_s: float) -> int:
+    left_behind = clear(directory)
     if left_behind:
         screen.say(f"    ended {left_behind} processes that an earlier run had left behind")
-    stack = Stack(_RUN, choose_ports(screen), screen)
+    stack = Stack(directory, choose_ports(screen), screen)
     try:
         stack.start()
         _try_out(stack, screen)

@@ -6,6 +6,7 @@ that keeps them.
 """
 
 import http.client
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,12 @@ from deploy.local.process import ServerProcess
 _REGION = "us-east-1"
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _PROBE_TIMEOUT_S = 2.0
+_NO_FILES = {
+    # botocore's (name in the file, variable, default, conversion): no profile and no files of the person who runs us
+    "profile": (None, None, None, None),
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +117,7 @@ class EmbeddedS3:
     def client(self) -> Any:
         """A synchronous botocore client of this server, whatever the environment says. The caller closes it."""
         variables = self.environment()
-        return botocore.session.Session().create_client(
+        return botocore.session.Session(session_vars=_NO_FILES).create_client(
             "s3",
             region_name=_REGION,
             endpoint_url=self.endpoint_url,

@@ -30,6 +30,8 @@ BUCKET = "spillway"
 TOPIC = "payloads"
 LOCK = "lock"
 _INTERNAL = ".spillway/"  # the uploaders' start check writes there
+_ELSEWHERE = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE", "KAFKA_SECURITY_PROTOCOL")
+"""Variables that a shell may hold for another system, and that would turn ours away."""
 _TIER_READY_S = 30.0
 _STORED_S = 30.0
 _CATCH_UP_S = 10.0
@@ -258,6 +260,7 @@ class Stack:
         lines = [
             "# The settings of the system that `make run` started last; in the checkout: . .run/env",
             "# Another process of your own needs ports of its own: UPLOADER_OPS_PORT=0 spillway-uploader run, say.",
+            f"unset {' '.join(_ELSEWHERE)}",
             *(f"export {name}={shlex.quote(value)}" for name, value in self.settings.items()),
             f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"',
         ]

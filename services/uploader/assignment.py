@@ -56,7 +56,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is
     def hungry(self) -> tuple[list[TopicPartition], int]:
         """The partitions to ask for, and how many records may come so that none exceeds MAX_QUEUE."""
         settings = self._settings
-        if sum(partition.window.pending_bytes for partition in self.table.values()) >= settings.buffer_bytes_max:
+        if sum(partition.window.pending_bytes for partition in self.table.values()) >= settings.max_buffer_bytes:
             return [], 1
         hungry = [p for p in self.table.values() if p.positioned and len(p.window) <= settings.max_queue // 2]
         fullest = max((len(partition.window) for partition in hungry), default=0)

@@ -46,9 +46,9 @@ def test_ten_thousand_at_once_and_a_sigkill_half_way(pipeline: Pipeline) -> None
     """10,000 payloads, an uploader killed half way, another started: 10,000 objects, none under a second key."""
     ingest, first = pipeline.ready()
     answers = Answers()
-    collections = [payloads(100) for _ in range(100)]
+    collections = [payloads(5_000), *(payloads(100) for _ in range(50))]
     post_at_once(ingest.collections_url, collections, answers)
-    assert dict(answers.statuses) == {200: 100}
+    assert dict(answers.statuses) == {200: 51}
     until(lambda: pipeline.shelf.writes >= 5_000, "half of the objects", deadline_s=60)
     first.process.kill()
     assert len(pipeline.objects()) < 10_000, "all was stored before the kill: this run shows nothing"

@@ -14,7 +14,20 @@ from pathlib import Path
 from tests.harness.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
-_OURS = ("KAFKA_", "S3_", "AWS_", "INGEST_", "UPLOADER_", "MAX_", "LOG_", "DRAIN_", "COMMIT_", "BUFFER_", "SPILLWAY_")
+_OURS = (
+    "KAFKA_",
+    "S3_",
+    "AWS_",
+    "INGEST_",
+    "UPLOADER_",
+    "MAX_",
+    "LOG_",
+    "DRAIN_",
+    "COMMIT_",
+    "BUFFER_",
+    "HTTP_DEADLINE_S",
+    "SPILLWAY_",
+)
 _TAIL_BYTES = 6_000
 _given_ports: set[int] = set()
 

@@ -90,6 +90,7 @@ def start_ingest(processes: Processes, topic: Topic, settings: Mapping[str, str]
         "INGEST_PORT": str(port),
         "INGEST_OPS_HOST": "127.0.0.1",
         "INGEST_OPS_PORT": str(ops_port),
+        "INGEST_DRAIN_DELAY_S": "0",  # no balancer has to notice, and every test ends with a SIGTERM
         **(settings or {}),
     }
     process = processes.python("ingest", "services.ingest", environment=environment)

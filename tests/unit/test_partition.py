@@ -206,7 +206,7 @@ async def test_polls_ask_only_for_what_has_room() -> None:
     """Full and unpositioned partitions are not asked for, the record limit keeps all within MAX_QUEUE, and nothing is
     asked for once the byte budget is spent.
     """
-    settings = UploaderSettings(s3_bucket="bucket", max_queue=10, buffer_bytes_max=30)
+    settings = UploaderSettings(s3_bucket="bucket", max_queue=10, max_buffer_bytes=30)
     metrics = UploaderMetrics(CollectorRegistry())
     async with bench() as empty, bench() as half, bench() as full, bench() as new:
         assignment = Assignment(None, None, None, None, settings, Readiness(), metrics)  # type: ignore[arg-type]
