@@ -16,7 +16,7 @@ from shared.record import id_time_ms
 from tests.conftest import MakeTopic
 from tests.harness.broker import Broker, Topic
 from tests.harness.http_client import Answer, request
-from tests.harness.processes import Processes
+from tests.harness.processes import Processes, free_port
 from tests.harness.tiers import IngestTier, start_ingest
 
 MAX_BODY = 2_000_000
@@ -39,7 +39,7 @@ def envelope(*payloads: bytes, version: str = "1") -> bytes:
 
 @pytest.fixture(scope="module")
 def topic(kafka: Broker) -> Topic:
-    made = Topic(kafka.bootstrap_servers, "ingest-http", 4)
+    made = Topic(kafka.bootstrap_servers, f"ingest-http-{free_port()}", 4)
     made.create()
     return made
 

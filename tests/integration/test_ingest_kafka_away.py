@@ -6,12 +6,13 @@ Time-outs are shortened in proportion: request 2 s < deadline 3 s.
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from deploy.local.kafka import EmbeddedKafka
 from services.ingest.problems import Code
 from tests.conftest import MakeTopic
 from tests.harness.broker import Broker, Topic
@@ -20,9 +21,6 @@ from tests.harness.processes import Processes, free_port
 from tests.harness.tiers import IngestTier, start_ingest
 from tests.harness.waiting import until
 
-if TYPE_CHECKING:
-    from deploy.local.kafka import EmbeddedKafka
-
 QUICK = {
     "KAFKA_REQUEST_TIMEOUT_MS": "2000",
     "HTTP_DEADLINE_S": "3",
@@ -30,6 +28,17 @@ QUICK = {
     "KAFKA_REPLACE_AFTER_S": "5",
     "INGEST_DRAIN_DELAY_S": "0",
 }
+
+
+@pytest.fixture(scope="module")
+def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    """A broker that each test may break and must leave whole: a start costs seconds."""
+    broker = EmbeddedKafka(tmp_path_factory.mktemp("breakable"))
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
 
 
 def post(tier: IngestTier, payload: bytes) -> Answer:
@@ -53,17 +62,17 @@ def values(topic: Topic) -> Counter[bytes | None]:
     return Counter(record.value for record in topic.records())
 
 
-def test_no_200_before_the_acks(own_kafka: "EmbeddedKafka", processes: Processes) -> None:
+def test_no_200_before_the_acks(breakable: EmbeddedKafka, processes: Processes) -> None:
     """While the broker is frozen nothing is answered 200: what was under way is a 504 at the deadline, what never
     reached a batch a 503, and later collections are refused at once. After the thaw it works again by itself.
     """
     # Batches of one collection each, so that what waits behind the produce in flight is in no batch.
-    topic = make(own_kafka.bootstrap_servers, "frozen", **{"max.message.bytes": "3000"})
+    topic = make(breakable.bootstrap_servers, "frozen", **{"max.message.bytes": "3000"})
     tier = start_ingest(processes, topic, QUICK)
     tier.wait_ready()
     assert post(tier, b'"before"').status == 200
     sent = [b'"%d%s"' % (number, b"x" * 2000) for number in range(6)]
-    own_kafka.freeze()
+    breakable.freeze()
     try:
         with ThreadPoolExecutor(len(sent)) as pool:
             answers: list[Future[Answer]] = [pool.submit(post, tier, payload) for payload in sent]
@@ -74,7 +83,7 @@ def test_no_200_before_the_acks(own_kafka: "EmbeddedKafka", processes: Processes
         took_s = time.monotonic() - asked_at
         until(lambda: tier.metric("spillway_ingest_producer_restarts_total") >= 1, "a replaced producer", deadline_s=15)
     finally:
-        own_kafka.thaw()
+        breakable.thaw()
     thawed_at = time.monotonic()
     until(lambda: post(tier, b'"after"').status == 200, "ingest to open again", deadline_s=15, every_s=0.2)
     healed_s = time.monotonic() - thawed_at
@@ -95,24 +104,24 @@ def tier_ready(tier: IngestTier) -> bool:
     return not tier.reasons()
 
 
-def test_a_stopped_broker_is_a_503_and_its_return_is_seen(own_kafka: "EmbeddedKafka", processes: Processes) -> None:
+def test_a_stopped_broker_is_a_503_and_its_return_is_seen(breakable: EmbeddedKafka, processes: Processes) -> None:
     """Refused connections: nothing is written, so 503 and never 504; readiness says which address is silent. An ingest
     that starts meanwhile serves such 503s too, and both go on when Kafka comes.
     """
-    topic = make(own_kafka.bootstrap_servers, "stopped")
+    topic = make(breakable.bootstrap_servers, "stopped")
     tier = start_ingest(processes, topic, QUICK)
     tier.wait_ready()
     assert post(tier, b'"before"').status == 200
-    own_kafka.stop()
+    breakable.stop()
     started = start_ingest(processes, topic, QUICK)
     answers = [post(tier, b'"meanwhile"')]
     for one in (tier, started):
         until(lambda one=one: "no broker" in tier_reasons(one).get("kafka", ""), "readiness to say so", deadline_s=10)
-        assert own_kafka.bootstrap_servers in one.reasons()["kafka"]
+        assert breakable.bootstrap_servers in one.reasons()["kafka"]
         answers.append(post(one, b'"meanwhile"'))
     assert [(answer.status, answer.document["outcome"]) for answer in answers] == [(503, "not_written")] * 3
-    assert own_kafka.bootstrap_servers in answers[-1].document["detail"]
-    own_kafka.start()
+    assert breakable.bootstrap_servers in answers[-1].document["detail"]
+    breakable.start()
     for one in (tier, started):
         until(lambda one=one: post(one, b'"after"').status == 200, "ingest to open again", deadline_s=15, every_s=0.2)
     found = values(topic)
@@ -166,14 +175,14 @@ def test_a_refusal_of_the_broker_is_told_at_once(kafka: Broker, processes: Proce
     assert values(topic) == Counter()
 
 
-def test_full_admission_sheds_at_once(own_kafka: "EmbeddedKafka", processes: Processes, make_topic: MakeTopic) -> None:
+def test_full_admission_sheds_at_once(breakable: EmbeddedKafka, processes: Processes, make_topic: MakeTopic) -> None:
     """Past MAX_IN_FLIGHT_BYTES a collection is refused at once instead of queued in front of the queue."""
-    topic = make_topic(partitions=1, bootstrap_servers=own_kafka.bootstrap_servers)
+    topic = make_topic(partitions=1, bootstrap_servers=breakable.bootstrap_servers)
     settings = {"MAX_BODY_BYTES": "10000", "MAX_IN_FLIGHT_BYTES": "10000", "KAFKA_AWAY_AFTER_S": "4.9"}
     tier = start_ingest(processes, topic, {**QUICK, **settings})
     tier.wait_ready()
     assert post(tier, b"0").status == 200
-    own_kafka.freeze()
+    breakable.freeze()
     try:
         with ThreadPoolExecutor(1) as pool:
             held = pool.submit(post, tier, b'"' + b"x" * 9000 + b'"')
@@ -183,7 +192,7 @@ def test_full_admission_sheds_at_once(own_kafka: "EmbeddedKafka", processes: Pro
             took_s = time.monotonic() - asked_at
             assert held.result().status == 504
     finally:
-        own_kafka.thaw()
+        breakable.thaw()
     assert (shed.status, shed.document["code"]) == (503, "overloaded")
     assert took_s < 1
     assert int(shed.headers["retry-after"]) >= 1
