@@ -17,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from services.ingest.admission import Admission
-from services.ingest.app import COLLECTIONS_PATH, build_app
+from services.ingest.app import COLLECTIONS_PATH, IngestApp
 from services.ingest.endpoint import CollectionsEndpoint
 from services.ingest.producer import KAFKA, TOPIC, KafkaLink
 from services.ingest.server import IngestServer
@@ -87,7 +87,7 @@ async def _run(
         settings, admission=admission, submit=writers.submit, refusal=lambda: link.refusal, metrics=metrics
     )
     server = IngestServer(
-        build_app(endpoint),
+        IngestApp(endpoint),
         readiness=readiness,
         drain_delay_s=settings.ingest_drain_delay_s,
         deadline_s=settings.http_deadline_s,

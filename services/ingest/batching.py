@@ -25,8 +25,10 @@ _VARYING_BYTES = 20  # the index stands in two headers, at most 10 digits each
 
 def record_overhead_bytes(key: bytes | None, headers: Sequence[Header]) -> int:
     """The most that a record of this collection takes beyond its value, given the headers of its first payload."""
-    named = sum(len(name) + len(value) + _HEADER_FRAME_BYTES for name, value in headers)
-    return _RECORD_FRAME_BYTES + _VARYING_BYTES + len(key or b"") + named
+    size = _RECORD_FRAME_BYTES + _VARYING_BYTES + len(headers) * _HEADER_FRAME_BYTES
+    for name, value in headers:
+        size += len(name) + len(value)
+    return size + len(key) if key else size
 
 
 class Written(Enum):

@@ -9,7 +9,9 @@ sent gets a 503, one with a produce in flight or acked a 504.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError
@@ -25,7 +27,7 @@ from shared.telemetry import IngestMetrics
 logger = logging.getLogger("spillway.ingest.writer")
 
 _SWEEP_S = 0.1  # how late an answer at the deadline may be
-_STALLED_S = 1.0  # a partition whose produce has waited longer is taken last
+_STALLED_S = 1.0  # a partition whose produce has waited longer is taken only where no other has room
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 1.0
 
 
@@ -36,12 +38,11 @@ class PartitionWriter:
         self.partition = partition
         self.queue = PartitionQueue(settings.max_partition_queue_bytes)
         self.waiting_since: float | None = None  # when the produce that has not been acked yet was first tried
-        self.in_flight_bytes = 0  # of the batch being delivered
+        self.load_bytes = 0  # queued and being delivered: what a new collection would wait for
         self._link = link
         self._topic = settings.kafka_topic
         self._metrics = metrics
         self._produce_bound_s = settings.http_deadline_s
-        self.leaderless = False  # as the client's metadata said at the last sweep
         self._parts: list[Part] = []  # taken from the queue and not all settled
         self._sent: list[Part] = []  # of these, with the client: their outcome is the broker's to tell
         self._wake = asyncio.Event()
@@ -50,12 +51,8 @@ class PartitionWriter:
     def push(self, submission: Submission) -> None:
         """Queue a collection; it is settled later, whatever happens."""
         self.queue.push(submission)
+        self.load_bytes += submission.left_bytes
         self._wake.set()
-
-    @property
-    def load_bytes(self) -> int:
-        """Bytes that a new collection would wait for."""
-        return self.queue.bytes + self.in_flight_bytes
 
     @property
     def busy(self) -> bool:
@@ -69,10 +66,9 @@ class PartitionWriter:
             self._wake.clear()
             while parts := self.queue.take(self._link.message_bytes_max):
                 self._parts = parts
-                self.in_flight_bytes = sum(part.submission.left_bytes for part in parts)
                 self.waiting_since = self._loop.time()
                 await self._deliver(parts)
-                self._parts, self.waiting_since, self.in_flight_bytes = [], None, 0
+                self._parts, self.waiting_since, self.load_bytes = [], None, self.queue.bytes
 
     def expire(self, now_s: float) -> None:
         """Answer whoever's deadline has passed."""
@@ -190,6 +186,8 @@ class Writers:
         self._metrics = metrics
         self._topic = settings.kafka_topic
         self._partitions: list[PartitionWriter] = []  # as many as the topic has; never fewer, Kafka only adds
+        self._healthy: deque[PartitionWriter] = deque()  # of these, as of the last sweep
+        self._turn = 0  # collections so far: where `_healthy` begins
         self._loop = asyncio.get_running_loop()
         self._group = asyncio.TaskGroup()  # the writers' tasks, entered by `run`
 
@@ -219,17 +217,13 @@ class Writers:
         if submission.key is not None and writers:
             pinned = writers[(murmur2(submission.key) & 0x7FFFFFFF) % len(writers)]
             return pinned if pinned.queue.has_room(submission.left_bytes) else None
-        stalled_before = self._loop.time() - _STALLED_S
-        best: PartitionWriter | None = None
-        best_rank = (True, True, 0)
-        for writer in writers:
-            if not writer.queue.has_room(submission.left_bytes):
-                continue
-            stalled = writer.waiting_since is not None and writer.waiting_since < stalled_before
-            rank = (writer.leaderless, stalled, writer.load_bytes)
-            if best is None or rank < best_rank:
-                best, best_rank = writer, rank
-        return best
+        self._turn += 1
+        self._healthy.rotate(-1)  # equal loads take turns: else all of a quiet day stood in partition 0
+        for candidates in (self._healthy, writers):
+            best = min(candidates, key=_load_bytes, default=None)
+            if best is not None and best.queue.has_room(submission.left_bytes):
+                return best
+        return None
 
     async def run(self, sample: Callable[[float], None]) -> None:
         """Run the writers and answer at deadlines; ends only by cancellation.
@@ -244,7 +238,8 @@ class Writers:
                 now_s = self._loop.time()
                 for writer in self._partitions:
                     writer.expire(now_s)
-                    writer.leaderless = self._leaderless(writer.partition)
+                self._healthy = deque(writer for writer in self._partitions if self._is_healthy(writer, now_s))
+                self._healthy.rotate(-self._turn)
                 sample(now_s)
                 await asyncio.sleep(_SWEEP_S)
 
@@ -255,11 +250,16 @@ class Writers:
             self._partitions.append(writer)
             self._group.create_task(writer.run(), name=f"writer-{partition}")
 
-    def _leaderless(self, partition: int) -> bool:
+    def _is_healthy(self, writer: PartitionWriter, now_s: float) -> bool:
+        """Whether the partition has a leader, as the client knows, and its produce is not long without an ack."""
         producer = self._link.producer
-        if producer is None:
-            return True
-        return producer.client.cluster.leader_for_partition(TopicPartition(self._topic, partition)) in {None, -1}
+        if producer is None or (writer.waiting_since is not None and now_s - writer.waiting_since > _STALLED_S):
+            return False
+        leader = producer.client.cluster.leader_for_partition(TopicPartition(self._topic, writer.partition))
+        return leader not in {None, -1}
+
+
+_load_bytes = attrgetter("load_bytes")
 
 
 def _build(producer: AIOKafkaProducer, parts: Iterable[Part]) -> object:

@@ -278,6 +278,15 @@ def test_one_key_goes_to_one_partition(ingest: IngestTier, topic: Topic) -> None
     assert len(set.union(*places.values())) > 1
 
 
+def test_a_quiet_day_fills_all_partitions(ingest: IngestTier, topic: Topic) -> None:
+    """Collections one after the other, each finding every queue empty, still spread over the topic."""
+    before = topic.ends()
+    for _ in range(40):
+        assert request(ingest.collections_url, envelope(b"1")).status == 200
+    after = topic.ends()
+    assert all(after[partition] > before[partition] for partition in before)
+
+
 def test_the_broker_refuses_a_shared_batch_for_its_size(make_topic: MakeTopic, processes: Processes) -> None:
     """A limit lowered behind our back costs only the payload that is over it: 413, and the others are written."""
     topic = make_topic(partitions=1)
