@@ -9,7 +9,6 @@ by one refused batch.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -107,7 +106,7 @@ class KafkaLink:
             while True:
                 try:
                     await self._open()
-                except _FAILURES as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may succeed
                     self._unreachable(error)
                     await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
                     failures += 1
@@ -144,9 +143,11 @@ class KafkaLink:
             if silent_s >= self._settings.kafka_replace_after_s:
                 return
             if silent_s < _IDLE_PING_S and self._facts_due():
-                with contextlib.suppress(*_FAILURES):  # the last facts stand until a broker tells others
+                try:
                     async with asyncio.timeout(self._settings.kafka_request_timeout_ms / 1000):
                         await self._look_at_topic()
+                except _FAILURES as error:  # the last facts stand until a broker tells others
+                    logger.warning("the topic's configuration could not be read", extra={"reason": repr(error)})
 
     async def _ping(self) -> None:
         if self.producer is None:
@@ -191,7 +192,7 @@ class KafkaLink:
         logger.info("Kafka answers", extra={"brokers": self._address, "topic": self._settings.kafka_topic})
 
     def _unreachable(self, error: BaseException) -> None:
-        reason = f"no broker answers at {self._address} ({error or type(error).__name__})"
+        reason = f"no broker answers at {self._address} ({str(error) or type(error).__name__})"
         if self._kafka_refusal is None or self._kafka_refusal.detail != reason:
             logger.warning(reason, extra={"brokers": self._address})
         self._kafka_refusal = Problem(Code.KAFKA_UNAVAILABLE, reason)

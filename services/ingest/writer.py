@@ -67,7 +67,11 @@ class PartitionWriter:
             while parts := self.queue.take(self._link.message_bytes_max):
                 self._parts = parts
                 self.waiting_since = self._loop.time()
-                await self._deliver(parts)
+                try:
+                    await self._deliver(parts)
+                except Exception:  # a bug of ours or of the client's: it costs this batch and not the process
+                    logger.exception("a batch failed in an unexpected way", extra={"partition": self.partition})
+                    self._fail(parts, Written.UNKNOWN, "something went wrong here")
                 self._parts, self.waiting_since, self.load_bytes = [], None, self.queue.bytes
 
     def expire(self, now_s: float) -> None:
