@@ -138,7 +138,7 @@ class KafkaLink:
             silent_s = time.monotonic() - self._answered_at
             urgent = self._kafka_refusal is not None or pending()
             if silent_s >= (_TICK_S if urgent else _IDLE_PING_S):
-                await self._ping()
+                await self._ping(urgent=urgent)
                 silent_s = time.monotonic() - self._answered_at
             if silent_s >= self._settings.kafka_replace_after_s:
                 return
@@ -149,7 +149,10 @@ class KafkaLink:
                 except _FAILURES as error:  # the last facts stand until a broker tells others
                     logger.warning("the topic's configuration could not be read", extra={"reason": repr(error)})
 
-    async def _ping(self) -> None:
+    async def _ping(self, *, urgent: bool) -> None:
+        """Ask for metadata. Silence within the bound says little: the client asks one broker after the other, and the
+        first may be the only frozen one. So it counts only while collections wait in vain too; a plain no always does.
+        """
         if self.producer is None:
             return
         refreshed = self.producer.client.force_metadata_update()
@@ -160,6 +163,8 @@ class KafkaLink:
                 self._reached()
             return
         refreshed.cancel()
+        if not done and not urgent:
+            return
         if time.monotonic() - self._answered_at >= self._settings.kafka_away_after_s:
             self._unreachable(TimeoutError("no answer"))
 
