@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from tests.fakes.s3 import FakeS3
-from tests.fakes.script import SLOW_DOWN
+from tests.fakes.script import SLOW_DOWN, Cut
 from tests.harness.broker import Topic
 from tests.harness.load import Load, payloads, post_at_once
 from tests.harness.oracle import Answers
@@ -29,6 +29,17 @@ def test_503_for_20_s_under_load(pipeline: Pipeline) -> None:
     assert during > 1_000, f"only {during} payloads were accepted during the storm"
     assert storm.hits > 0
     assert uploader.process.returncode is None
+
+
+def test_answers_lost_after_storing(pipeline: Pipeline) -> None:
+    """An object whose answer is lost is put again: the same body under the same key, and never a second key."""
+    ingest, _ = pipeline.ready()
+    lost = [pipeline.s3.script.inject(cut, times=40) for cut in (Cut.STORE_THEN_DROP, Cut.RESET, Cut.TRUNCATE)]
+    with Load(ingest.collections_url) as load:
+        until(lambda: all(injection.left == 0 for injection in lost), "120 lost answers", deadline_s=20)
+        answers = load.stop()
+    verdict = pipeline.settle(answers)
+    assert verdict.duplicates > 0, str(verdict)
 
 
 def test_commits_are_a_contiguous_prefix(
