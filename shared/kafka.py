@@ -15,8 +15,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from shared.settings import EnvironmentSettings
 
-REQUEST_TIMEOUT_MS = 8_000
-"""One Kafka request, in milliseconds. Below the HTTP deadline of 10 s (DESIGN §5: time-outs are coupled)."""
+REQUEST_TIMEOUT_S = 8.0
+"""One Kafka request, in seconds. Below the HTTP deadline of 10 s (DESIGN §5: time-outs are coupled)."""
 
 
 class KafkaSettings(EnvironmentSettings):

@@ -4,9 +4,9 @@ A setting's variable is its field's name in capitals. Only `__main__` builds set
 """
 
 import sys
-from typing import NoReturn, TypeVar
+from typing import Literal, NoReturn, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 EXIT_CONFIGURATION = 2
@@ -16,7 +16,14 @@ EXIT_CONFIGURATION = 2
 class EnvironmentSettings(BaseSettings):
     """Base of every settings class: frozen, from the environment only, empty variables count as absent."""
 
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged")
+
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", case_sensitive=False)
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
 
 
 S = TypeVar("S", bound=EnvironmentSettings)

@@ -123,14 +123,14 @@ def _producer_factory(settings: IngestSettings, options: dict[str, object]) -> C
         enable_idempotence=False,
         linger_ms=0,
         max_batch_size=_BATCH_BYTES_UNBOUNDED,
-        request_timeout_ms=settings.kafka_request_timeout_ms,
+        request_timeout_ms=round(settings.kafka_produce_timeout_s * 1000),
         metadata_max_age_ms=60_000,
     )
 
 
 def _admin_factory(settings: IngestSettings, options: dict[str, object]) -> Callable[[], AIOKafkaAdminClient]:
     return lambda: AIOKafkaAdminClient(
-        **options, client_id="spillway-ingest-admin", request_timeout_ms=settings.kafka_request_timeout_ms
+        **options, client_id="spillway-ingest-admin", request_timeout_ms=round(settings.kafka_produce_timeout_s * 1000)
     )
 
 

@@ -14,12 +14,14 @@ _NOT_NOW = (
     errors.StaleMetadata,
     errors.KafkaTimeoutError,
     # Refused by the broker before it appended anything.
-    errors.NotLeaderForPartitionError,
     errors.LeaderNotAvailableError,
     errors.BrokerNotAvailableError,
     errors.ReplicaNotAvailableError,
     errors.UnknownTopicOrPartitionError,
 )
+# A leader that loses its office while it waits for the other replicas answers this too, with the batch in its log, and
+# perhaps in theirs (Kafka's DelayedProduce, "case B.1").
+_MOVED = (errors.NotLeaderForPartitionError,)
 _REFUSED = (
     errors.NotEnoughReplicasError,  # before the append; ...AfterAppendError is another class, and unknown
     errors.TopicAuthorizationFailedError,
@@ -38,6 +40,7 @@ class Verdict(Enum):
     """What to do with the batch."""
 
     NOT_NOW = "not_now"  # nothing written, and it may pass by itself: try again until the deadline
+    MOVED = "moved"  # may be in the log; trying again writes the same ids, and may end the doubt
     REFUSED = "refused"  # nothing written, and trying again would not help: answer now
     TOO_LARGE = "too_large"  # nothing written: cut the batch
     UNKNOWN = "unknown"  # may be in the log
@@ -49,6 +52,8 @@ def judge(error: Exception) -> Verdict:
         return Verdict.TOO_LARGE
     if isinstance(error, _NOT_NOW):
         return Verdict.NOT_NOW
+    if isinstance(error, _MOVED):
+        return Verdict.MOVED
     if isinstance(error, _REFUSED):
         return Verdict.REFUSED
     return Verdict.UNKNOWN

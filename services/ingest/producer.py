@@ -122,7 +122,7 @@ class KafkaLink:
     async def _open(self) -> None:
         producer = once_only(self._make_producer())
         try:
-            async with asyncio.timeout(self._settings.kafka_request_timeout_ms / 1000):
+            async with asyncio.timeout(self._settings.kafka_produce_timeout_s):
                 await producer.start()
                 await self._look_at_topic()
         except BaseException:
@@ -144,7 +144,7 @@ class KafkaLink:
                 return
             if silent_s < _IDLE_PING_S and self._facts_due():
                 try:
-                    async with asyncio.timeout(self._settings.kafka_request_timeout_ms / 1000):
+                    async with asyncio.timeout(self._settings.kafka_produce_timeout_s):
                         await self._look_at_topic()
                 except _FAILURES as error:  # the last facts stand until a broker tells others
                     logger.warning("the topic's configuration could not be read", extra={"reason": repr(error)})

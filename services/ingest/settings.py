@@ -1,10 +1,8 @@
 """The variables of tier 1. Every field's description becomes its row in README's table."""
 
-from typing import Literal
-
 from pydantic import Field, field_validator, model_validator
 
-from shared.kafka import REQUEST_TIMEOUT_MS, KafkaSettings
+from shared.kafka import REQUEST_TIMEOUT_S, KafkaSettings
 from shared.record import is_safe_folder
 
 MIB = 1024 * 1024
@@ -29,8 +27,8 @@ class IngestSettings(KafkaSettings):
     http_deadline_s: float = Field(
         default=10, gt=0, description="Seconds from a collection's last byte to its answer, 504 if need be"
     )
-    kafka_request_timeout_ms: int = Field(
-        default=REQUEST_TIMEOUT_MS, ge=100, description="One produce request, milliseconds; below the HTTP deadline"
+    kafka_produce_timeout_s: float = Field(
+        default=REQUEST_TIMEOUT_S, ge=0.1, description="Seconds of one produce request; below HTTP_DEADLINE_S"
     )
     kafka_away_after_s: float = Field(
         default=2, gt=0, description="Seconds without an answer of any broker until collections are refused at once"
@@ -44,7 +42,6 @@ class IngestSettings(KafkaSettings):
     ingest_drain_delay_s: float = Field(
         default=2, ge=0, description="Seconds that ingest serves on, not ready, after SIGTERM"
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level to log")
 
     @field_validator("s3_folder")
     @classmethod
@@ -53,16 +50,11 @@ class IngestSettings(KafkaSettings):
             raise ValueError("must be `/`-parted names of A-Z a-z 0-9 . _ = -, none of them `.` or `..`")
         return value
 
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _upper(cls, value: object) -> object:
-        return value.upper() if isinstance(value, str) else value
-
     @model_validator(mode="after")
     def _coupled(self) -> "IngestSettings":
-        if self.kafka_request_timeout_ms >= self.http_deadline_s * 1000:
+        if self.kafka_produce_timeout_s >= self.http_deadline_s:
             raise ValueError(
-                f"KAFKA_REQUEST_TIMEOUT_MS={self.kafka_request_timeout_ms} must be below "
+                f"KAFKA_PRODUCE_TIMEOUT_S={self.kafka_produce_timeout_s:g} must be below "
                 f"HTTP_DEADLINE_S={self.http_deadline_s:g} s, or no answer of Kafka could be told in time"
             )
         if self.kafka_away_after_s >= self.kafka_replace_after_s:

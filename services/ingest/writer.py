@@ -96,7 +96,10 @@ class PartitionWriter:
             verdict = judge(error)
             self._metrics.batches.labels(verdict.value).inc()
             match verdict:
-                case Verdict.NOT_NOW:
+                case Verdict.NOT_NOW | Verdict.MOVED:
+                    if verdict is Verdict.MOVED:
+                        for part in parts:
+                            part.submission.written = Written.UNKNOWN
                     self._refresh_metadata()
                     await asyncio.sleep(delay_s)
                     delay_s = min(delay_s * 2, _RETRY_MAX_S)

@@ -41,7 +41,6 @@ class UploaderSettings(KafkaSettings):
     kafka_rebalance_timeout_s: float = Field(default=12.0, gt=0, description="Seconds a group member has to rejoin")
     kafka_session_timeout_s: float = Field(default=10.0, ge=6, description="Seconds until a silent member is evicted")
     kafka_request_timeout_s: float = Field(default=15.0, gt=0, description="Seconds of one Kafka request")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged")
 
     @field_validator("s3_folder")
     @classmethod

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
-from shared.kafka import REQUEST_TIMEOUT_MS, KafkaSettings, TopicFacts, connection_options, topic_facts
+from shared.kafka import REQUEST_TIMEOUT_S, KafkaSettings, TopicFacts, connection_options, topic_facts
 
 DEAD_EXTRA_BYTES = 64 * 1024
 """How much larger a dead letter may be than its record: the headers that it adds (DESIGN §3)."""
@@ -38,7 +38,7 @@ async def ensure_topics(settings: KafkaSettings, plan: TopicPlan) -> list[str]:
         KafkaError: the broker cannot be reached, or refuses; the message is the broker's.
 
     """
-    admin = AIOKafkaAdminClient(**connection_options(settings), request_timeout_ms=REQUEST_TIMEOUT_MS)
+    admin = AIOKafkaAdminClient(**connection_options(settings), request_timeout_ms=round(REQUEST_TIMEOUT_S * 1000))
     try:
         await admin.start()
         await _create(admin, settings, plan)

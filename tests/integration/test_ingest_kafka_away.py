@@ -22,7 +22,7 @@ from tests.harness.tiers import IngestTier, start_ingest
 from tests.harness.waiting import until
 
 QUICK = {
-    "KAFKA_REQUEST_TIMEOUT_MS": "2000",
+    "KAFKA_PRODUCE_TIMEOUT_S": "2",
     "HTTP_DEADLINE_S": "3",
     "KAFKA_AWAY_AFTER_S": "1",
     "KAFKA_REPLACE_AFTER_S": "5",

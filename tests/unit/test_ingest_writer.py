@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 from aiokafka.errors import (
     KafkaConnectionError,
+    LeaderNotAvailableError,
     MessageSizeTooLargeError,
     NotEnoughReplicasError,
     NotLeaderForPartitionError,
@@ -208,14 +210,22 @@ async def test_at_the_deadline_only_what_was_sent_is_unknown() -> None:
         assert b.writer.load_bytes == 0
 
 
-async def test_between_two_tries_nothing_is_in_doubt() -> None:
-    """A batch that was only ever refused is a 503 at its deadline, and is not tried again."""
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (LeaderNotAvailableError(), "kafka_unavailable"),  # nobody was there to append it
+        (NotLeaderForPartitionError(), "outcome_unknown"),  # it may have appended before it was deposed
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value,
+)
+async def test_between_two_tries_the_doubt_is_that_of_the_tries(error: Exception, code: str) -> None:
+    """At its deadline a batch is a 503 only if no try of it can be in the log; it is not tried again."""
     async with bench() as b:
         told = b.push(10, deadline_s=5)
-        await b.client.answer(NotLeaderForPartitionError())
+        await b.client.answer(error)
         await turn(lambda: not b.writer._sent)
         b.writer.expire(5)
-        assert await codes(told) == ["kafka_unavailable"]
+        assert await codes(told) == [code]
         await turn(lambda: not b.writer.busy)
         assert b.client.batches == [1]
 
