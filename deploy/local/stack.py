@@ -204,8 +204,8 @@ class Stack:
             if not missing:
                 return [found[payload_id] for payload_id in ids]
             if time.monotonic() > give_up:
-                tails = "\n".join(f"{tier.process.name}:\n{tier.process.log_tail(10)}" for tier in self.uploaders)
-                raise StartError(f"{len(missing)} of {len(ids)} payloads not in S3 after {_STORED_S:g} s.\n{tails}")
+                shown = "\n".join(tier.state() for tier in (self.ingest, *self.uploaders))
+                raise StartError(f"{len(missing)} of {len(ids)} payloads not in S3 after {_STORED_S:g} s.\n{shown}")
             time.sleep(_POLL_S)
 
     def check(self) -> None:

@@ -106,6 +106,16 @@ class Tier:
         values = [line.rpartition(" ")[2] for line in body.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
         return sum(float(value) for value in values)
 
+    def state(self) -> str:
+        """Why it may not do its work, for a person: readiness, its counts that are not 0, the end of its log."""
+        try:
+            ready = self._get("/readyz")[1]
+            lines = [line for line in self._get("/metrics")[1].splitlines() if line.startswith("spillway_")]
+        except OSError as error:
+            ready, lines = f"{type(error).__name__}: {error}", []
+        counts = [line for line in lines if not line.endswith(" 0.0") and "_bucket{" not in line]
+        return "\n".join([f"-- {self.process.name}: {ready}", *counts, self.process.log_tail(10)])
+
     def _ready(self) -> bool:
         status, body = self._get("/readyz")
         if status == http.HTTPStatus.OK:
