@@ -15,7 +15,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from services.uploader.committer import Committer
 from services.uploader.partition import Partition, Sink
@@ -125,6 +125,11 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is
                 log.warning("cannot find where to start yet", extra={"tp": str(tp), "cause": repr(error)})
                 await asyncio.sleep(POSITION_RETRY_S)
                 continue
+            except asyncio.CancelledError:
+                if partition.closed:
+                    raise
+                # From inside the client. A task group takes a cancelled task for a finished one: say it aloud.
+                raise ConsumerStoppedError(f"the client gave up finding where {tp} starts") from None
             if self.table.get(tp) is not partition:
                 return
             start = self._start_offset(tp, committed, begin, end)

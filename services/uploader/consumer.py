@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from services.uploader.assignment import Assignment
 from services.uploader.committer import Committer
@@ -127,11 +127,17 @@ class GroupConsumer:
             client.subscribe([self._settings.kafka_topic], listener=assignment)
             clock = group.create_task(committer.run(assignment.table))
             poll = group.create_task(self._poll(client, assignment, committer))
+            stop = group.create_task(self._stopping.wait())
             try:
-                await self._stopping.wait()
+                # All of them, not only `stop`: a task group says nothing of a task that was cancelled from inside the
+                # client, and a session without its poll or its clock would stand still in silence.
+                await asyncio.wait({stop, poll, clock}, return_when=asyncio.FIRST_COMPLETED)
+                if not stop.done():
+                    raise ConsumerStoppedError("a task of the session ended by itself")
                 # A poll in the middle of a rebalance, or without a broker, may not return for long.
                 await asyncio.wait({poll}, timeout=POLL_STOP_TIMEOUT_S)
             finally:
+                stop.cancel()
                 if not poll.done():
                     committer.distrust_positions()
                     poll.cancel()

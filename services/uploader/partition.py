@@ -50,7 +50,7 @@ class Partition:
         self._queue: deque[tuple[Run, ConsumerRecord]] = deque()  # admitted, no worker has it yet
         self._workers: set[asyncio.Task[None]] = set()  # at most max_workers; each leaves when the queue is empty
         self._on_wire: set[asyncio.Task[None]] = set()  # those inside a put; the others idle in backoff
-        self._closed = False
+        self.closed = False  # set once; nothing is stored from then on but what is on the wire
 
     def start_at(self, offset: int, committed: int | None) -> None:
         """The first offset to read is known; from now on the partition may be polled."""
@@ -83,7 +83,7 @@ class Partition:
 
         What is not stored by then is left to the partition's next owner, who writes the same bytes to the same key.
         """
-        self._closed = True
+        self.closed = True
         self.positioned = False
         self._queue.clear()
         if self.positioning is not None:
@@ -109,7 +109,7 @@ class Partition:
                 self._workers.discard(worker)
 
     async def _work_off_queue(self) -> None:
-        while self._queue and not self._closed:
+        while self._queue and not self.closed:
             run, raw = self._queue.popleft()
             record = decode(
                 topic=raw.topic,
@@ -129,7 +129,7 @@ class Partition:
         """Put until it is stored (True), or until the partition closes (False)."""
         key = self._sink.keys.key(record)
         attempt = 0
-        while not self._closed:
+        while not self.closed:
             attempt += 1
             error = await self._attempt(key, body, record)
             if error is None:
@@ -142,7 +142,7 @@ class Partition:
                 "put failed, trying again",
                 extra={"key": key, "attempt": attempt, "delay_s": round(retry.delay_s, 3), "cause": str(error)},
             )
-            if not self._closed:
+            if not self.closed:
                 await asyncio.sleep(retry.delay_s)
         return False
 
