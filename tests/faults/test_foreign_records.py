@@ -40,13 +40,17 @@ def test_foreign_records_and_holes(make_topic: Callable[..., Topic], processes: 
     answers = Answers()
     ingest = pipeline.ingest()
     ingest.wait_ready()
-    post_at_once(ingest.collections_url, [payloads(20)], answers)
-    asyncio.run(write_foreign(pipeline.topic, answers))
+
+    def write_some() -> None:
+        post_at_once(ingest.collections_url, [payloads(20)], answers)
+        asyncio.run(write_foreign(pipeline.topic, answers))
+
+    for _ in range(2):  # a backlog, polled at once: holes in its middle and at its end
+        write_some()
     pipeline.uploader()
     verdict = pipeline.settle(answers, deadline_s=40)
-    assert verdict.stored == 23, str(verdict)
-
-    post_at_once(ingest.collections_url, [payloads(20)], answers)
-    asyncio.run(write_foreign(pipeline.topic, answers))
-    verdict = pipeline.settle(answers)
     assert verdict.stored == 46, str(verdict)
+
+    write_some()
+    verdict = pipeline.settle(answers)
+    assert verdict.stored == 69, str(verdict)
