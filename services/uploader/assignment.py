@@ -20,6 +20,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from services.uploader.committer import Committer
 from services.uploader.partition import Partition, Sink
 from services.uploader.settings import UploaderSettings
+from services.uploader.start import AskAgain, Start, decide_start
 from shared.ops import Readiness
 from shared.telemetry import UploaderMetrics
 
@@ -113,8 +114,9 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is
     # -- where a partition starts
 
     async def _position(self, partition: Partition) -> None:
-        """Find where to start: the commit; without one the log's beginning. Ends with the partition's assignment."""
+        """Find where to start, and let the partition be polled. Ends with the partition's assignment."""
         tp = partition.tp
+        answers = 0
         while True:
             try:
                 async with asyncio.timeout(self._settings.kafka_request_timeout_s):
@@ -132,25 +134,26 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is
                 raise ConsumerStoppedError(f"the client gave up finding where {tp} starts") from None
             if self.table.get(tp) is not partition:
                 return
-            start = self._start_offset(tp, committed, begin, end)
-            self._client.seek(tp, start)
-            partition.start_at(start, committed)
-            return
+            answers += 1
+            match decide_start(committed, begin, end, answers):
+                case AskAgain():
+                    log.warning(
+                        "the commit lies beyond the log's end",
+                        extra={"tp": str(tp), "committed": committed, "end": end},
+                    )
+                    await asyncio.sleep(POSITION_RETRY_S)
+                case Start() as start:
+                    self._say(start, tp)
+                    self._client.seek(tp, start.offset)
+                    partition.start_at(start.offset, committed)
+                    return
 
-    def _start_offset(self, tp: TopicPartition, committed: int | None, begin: int, end: int) -> int:
-        if committed is None:
-            return begin
-        if committed < begin:
-            self._metrics.lost_records.labels(partition=tp.partition).inc(begin - committed)
+    def _say(self, start: Start, tp: TopicPartition) -> None:
+        if start.lost:
+            self._metrics.lost_records.labels(partition=tp.partition).inc(start.lost)
             log.error(
                 "retention deleted records before they were stored",
-                extra={"tp": str(tp), "first_lost": committed, "last_lost": begin - 1, "count": begin - committed},
+                extra={"tp": str(tp), "first_lost": start.offset - start.lost, "last_lost": start.offset - 1},
             )
-            return begin
-        if committed > end:
-            log.error(
-                "the commit lies beyond the log's end: the topic was made anew; starting at its beginning",
-                extra={"tp": str(tp), "committed": committed, "end": end},
-            )
-            return begin
-        return committed
+        if start.remade:
+            log.error("the topic was made anew; starting at its beginning", extra={"tp": str(tp)})

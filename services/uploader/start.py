@@ -1,0 +1,44 @@
+"""Where a newly assigned partition starts: a decision over the group's commit and the log's two ends. Pure.
+
+Never a silent reset: what retention took is named exactly, and a commit beyond the end is believed only after the
+broker has said so for a while. A leader that has just been elected may show an end that is behind the true one
+(KIP-207); believing it at once would store the whole topic again.
+"""
+
+from dataclasses import dataclass
+
+ASKS_BEYOND_END = 10
+"""How often the broker must show an end below the commit until the topic counts as made anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start at `offset`. `lost` offsets before it were committed as unread and are gone; `remade`: another log."""
+
+    offset: int
+    lost: int = 0
+    remade: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AskAgain:
+    """The answer may not be the last word."""
+
+
+def decide_start(committed: int | None, begin: int, end: int, asked: int) -> Start | AskAgain:
+    """Decide where to start.
+
+    Args:
+        committed: the group's commit, the next offset to read; None where there is none.
+        begin: the log's first offset.
+        end: the next offset that the log will give out.
+        asked: how often the broker was asked by now, this time counted.
+
+    """
+    if committed is None:
+        return Start(begin)
+    if committed < begin:
+        return Start(begin, lost=begin - committed)
+    if committed > end:
+        return AskAgain() if asked < ASKS_BEYOND_END else Start(begin, remade=True)
+    return Start(committed)
