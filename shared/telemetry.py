@@ -119,6 +119,13 @@ class ReadableFormatter(logging.Formatter):
         return line
 
 
+def _demote_clients(record: logging.LogRecord) -> bool:
+    """Aiokafka calls an error what it then retries by itself: to a person that is a warning."""
+    if record.name.startswith("aiokafka") and record.levelno == logging.ERROR:
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
+
+
 def configure_logging(level: str, stream: TextIO = sys.stderr) -> None:
     """Send every log line of the process to `stream`, readable on a terminal, else as JSON.
 
@@ -126,6 +133,7 @@ def configure_logging(level: str, stream: TextIO = sys.stderr) -> None:
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(ReadableFormatter() if stream.isatty() else JsonFormatter())
+    handler.addFilter(_demote_clients)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("aiokafka", "botocore", "aiobotocore", "uvicorn", "uvicorn.error", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))

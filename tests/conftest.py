@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from tests.fakes.s3 import FakeS3
@@ -25,6 +26,9 @@ from tests.harness.processes import Processes
 if TYPE_CHECKING:
     from deploy.local.kafka import EmbeddedKafka
     from deploy.local.s3 import EmbeddedS3
+
+hypothesis.settings.register_profile("spillway", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("spillway")
 
 _PROCESSES = pytest.StashKey[Processes]()
 _SOURCE = pytest.StashKey[Source]()

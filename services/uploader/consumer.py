@@ -14,6 +14,7 @@ Invariants, each of which has lost data in other sinks (DESIGN §7):
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -158,6 +159,7 @@ class GroupConsumer:
                 committer.distrust_positions()
                 raise
             assignment.admit(polled)
+            self._sink.health.settle(time.monotonic())
 
     async def _topic_exists(self, client: AIOKafkaConsumer) -> bool:
         """Wait for the topic; False when told to stop meanwhile."""
