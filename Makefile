@@ -22,7 +22,7 @@ run: $(STAMP) ## the whole system on this machine, until Ctrl-C
 	@exec $(BIN)/python -m deploy.local
 
 test: $(STAMP) ## every test
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .

@@ -1,0 +1,59 @@
+"""Logs: JSON lines off a terminal, readable ones on it; what a client retries by itself is no error."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from shared.telemetry import configure_logging
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """Put the root logger back as pytest had it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def test_off_a_terminal_each_line_is_one_json_object() -> None:
+    """Time, level, logger, message, the fields given, and the trace of an error; line breaks stay inside the line."""
+    stream = io.StringIO()
+    configure_logging("info", stream)
+    logging.getLogger("a").info("hello\nthere", extra={"partition": 3})
+    try:
+        int("broken")
+    except ValueError:
+        logging.getLogger("a").exception("failed")
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert (first["level"], first["logger"], first["message"], first["partition"]) == ("info", "a", "hello\nthere", 3)
+    assert first["time"].endswith("+00:00")
+    assert "ValueError: invalid literal" in second["error"]
+
+
+def test_on_a_terminal_lines_are_for_a_person() -> None:
+    """No JSON; the fields stand behind the message."""
+    stream = Terminal()
+    configure_logging("INFO", stream)
+    logging.getLogger("a").warning("hello", extra={"partition": 3})
+    assert stream.getvalue().endswith("WARNING a: hello partition=3\n")
+
+
+def test_what_a_client_retries_is_a_warning() -> None:
+    """Aiokafka's errors come as warnings, its chatter not at all; ours stay what they are."""
+    stream = io.StringIO()
+    configure_logging("INFO", stream)
+    logging.getLogger("aiokafka.consumer").error("coordinator not there yet")
+    logging.getLogger("aiokafka.consumer").info("chatter")
+    logging.getLogger("services.uploader").error("ours")
+    assert [json.loads(line)["level"] for line in stream.getvalue().splitlines()] == ["warning", "error"]
