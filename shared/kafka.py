@@ -30,7 +30,7 @@ class KafkaSettings(EnvironmentSettings):
     )
     kafka_dead_topic: str = Field(
         default="payloads.dead",
-        description="Topic of the records that S3 can never take",
+        description="Topic for records that S3 can never take (made now, used later)",
         pattern=r"^[A-Za-z0-9._-]{1,249}$",
     )
     kafka_min_insync: int = Field(

@@ -48,10 +48,10 @@ class Screen:
     def table(self, rows: Sequence[Row]) -> None:
         """Stored objects: key, size and first bytes."""
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        table.add_column("key", overflow="fold")
+        table.add_column("key", no_wrap=True)  # whole, or it could not be copied; a narrow terminal wraps it itself
         table.add_column("bytes", justify="right")
         table.add_column("first bytes", overflow="ellipsis", no_wrap=True)
         for row in rows:
             first = row.first_bytes[:_FIRST_BYTES].decode("utf-8", "replace")
             table.add_row(row.key, str(row.size_bytes), first if first.isprintable() else ascii(first))
-        self._console.print(table)
+        self._console.print(table, width=_WIDTH_OFF_TERMINAL, crop=False)

@@ -9,6 +9,7 @@ import contextlib
 import json
 import shlex
 import shutil
+import signal
 import sys
 import time
 import urllib.error
@@ -48,6 +49,12 @@ class Ports:
     ingest: int
     ingest_ops: int
     uploaders_ops: tuple[int, int]
+
+
+def _how_it_ended(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        return f"was killed by {signal.Signals(-exit_code).name}"
+    return f"ended by itself with exit code {exit_code}"
 
 
 class Crashed(Exception):  # noqa: N818 - the event is what it names
@@ -218,7 +225,7 @@ class Stack:
         for process in self._processes():
             if not process.running:
                 raise Crashed(
-                    f"{process.name} ended by itself with exit code {process.exit_code}. "
+                    f"{process.name} {_how_it_ended(process.exit_code)}; stopping everything. "
                     f"The end of its log, {process.log_file}:\n{process.log_tail()}"
                 )
 

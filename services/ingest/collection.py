@@ -13,6 +13,7 @@ its traps are handled here (DESIGN §2 *Fidelity*):
 - its slices keep the whole body alive: they are copied.
 """
 
+import functools
 import re
 from dataclasses import dataclass, field
 from itertools import permutations
@@ -57,6 +58,9 @@ _items = msgspec.json.Decoder(list[msgspec.Raw])
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _text = msgspec.json.Decoder(str)
 
+ENVELOPE_BYTES_MAX = 64 * 1024
+"""Most bytes of a body beside the value of `data`: the token, the version, unknown keys and white space."""
+
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\n\r"
 _QUOTES_WITHOUT_TOKEN = 6  # "version" "…" "data": three strings, and no room for a fourth
@@ -94,20 +98,38 @@ def parse(body: bytes, items_max: int) -> Collection:
 def _parse(body: bytes, items_max: int) -> Collection:
     envelope = _envelope.decode(body)
     data = bytes(envelope.data)
+    if len(body) - len(data) > ENVELOPE_BYTES_MAX:  # before anything is built of its keys
+        raise InvalidCollectionError("invalid_envelope", f"more than {ENVELOPE_BYTES_MAX} bytes beside `data`")
     quotes = body.count(b'"') - data.count(b'"')
     expected = _QUOTES_WITHOUT_TOKEN if envelope.token is msgspec.UNSET else _QUOTES_WITH_TOKEN
     if quotes != expected or body.count(b"\\") != data.count(b"\\"):
         _refuse_duplicate_keys(body)
+    if data.count(b",") >= items_max:  # fewer commas than that cannot be too many payloads
+        _refuse_too_many(data, items_max)
     payloads = [bytes(item) for item in _items.decode(data)]
     if not payloads:
         raise InvalidCollectionError("empty_data", "`data` is empty: a collection has at least one payload")
-    if len(payloads) > items_max:
-        raise InvalidCollectionError(
-            "too_many_items", f"`data` has {len(payloads)} payloads, more than the {items_max} that are taken at once"
-        )
     if len(envelope.version) * 4 > VERSION_BYTES_MAX and len(envelope.version.encode()) > VERSION_BYTES_MAX:
         raise InvalidCollectionError("invalid_envelope", f"`version` is longer than {VERSION_BYTES_MAX} bytes")
     return Collection(envelope.version, None if envelope.token is msgspec.UNSET else envelope.token, payloads)
+
+
+def _refuse_too_many(data: bytes, items_max: int) -> None:
+    """Count without building: eight million items of one byte would be a gigabyte of objects before their number is
+    known. A struct that takes an array of at most so many fields stops at the first one more.
+    """
+    try:
+        _at_most(items_max).decode(data)
+    except msgspec.ValidationError:
+        message = f"`data` has more than the {items_max} payloads that are taken at once"
+        raise InvalidCollectionError("too_many_items", message) from None
+
+
+@functools.lru_cache(maxsize=4)
+def _at_most(items_max: int) -> msgspec.json.Decoder[msgspec.Struct]:
+    fields = [(f"i{index}", msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for index in range(items_max)]
+    array = msgspec.defstruct("AtMost", fields, array_like=True, forbid_unknown_fields=True)
+    return msgspec.json.Decoder(array)
 
 
 def _check_utf8(body: bytes) -> None:

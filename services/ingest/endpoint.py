@@ -32,7 +32,7 @@ _PROBLEM: Header = (b"content-type", MEDIA_TYPE)
 _CLOSE: Header = (b"connection", b"close")
 _INVALID = {code.name.lower(): code for code in Code}
 _LINGER_S = 2.0
-_LINGER_BYTES_MAX = 4 * 1024 * 1024
+_LINGER_BYTES_MAX = 64 * 1024 * 1024
 _encode = msgspec.json.Encoder().encode
 
 
@@ -55,6 +55,7 @@ class CollectionsEndpoint:
         self._body_bytes_max = settings.max_body_bytes
         self._items_max = settings.max_items
         self._deadline_s = settings.http_deadline_s
+        self._body_deadline_s = settings.body_deadline_s
         self._folder = settings.s3_folder
         self._admission = admission
         self._submit = submit
@@ -92,7 +93,11 @@ class CollectionsEndpoint:
         problem = head.refusal(self._body_bytes_max) or self._refusal()
         if problem is not None:
             return problem
-        body = await reading.read()
+        try:
+            async with asyncio.timeout(self._body_deadline_s):
+                body = await reading.read()
+        except TimeoutError:
+            return Problem(Code.BODY_TIMEOUT, f"the body took longer than {self._body_deadline_s:g} s")
         if isinstance(body, Problem):
             return body
         try:

@@ -35,6 +35,7 @@ class Code(Enum):
     INVALID_HEADER = Kind(400, "A request header is not valid", retryable=False)
     NOT_FOUND = Kind(404, "There is nothing at this path", retryable=False)
     METHOD_NOT_ALLOWED = Kind(405, "The path does not take this method", retryable=False)
+    BODY_TIMEOUT = Kind(408, "The body did not arrive in time", retryable=True)
     BODY_TOO_LARGE = Kind(413, "The body is too large", retryable=False)
     RECORD_TOO_LARGE = Kind(413, "A payload is too large", retryable=False)
     UNSUPPORTED_MEDIA_TYPE = Kind(415, "The content type is not JSON", retryable=False)
@@ -44,7 +45,6 @@ class Code(Enum):
     KAFKA_UNAVAILABLE = Kind(503, "Kafka does not answer", retryable=True)
     KAFKA_REFUSED = Kind(503, "Kafka refused the write", retryable=True)
     TOPIC_UNAVAILABLE = Kind(503, "The topic cannot take payloads", retryable=True)
-    DRAINING = Kind(503, "This process is shutting down", retryable=True)
     HTTP_ERROR = Kind(500, "An HTTP error", retryable=False)  # what the framework refuses and no other code names
     OUTCOME_UNKNOWN = Kind(504, "Not known whether it was written", retryable=True, outcome="unknown")
 

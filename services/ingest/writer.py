@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from operator import attrgetter
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.errors import KafkaError, KafkaTimeoutError, UnknownTopicOrPartitionError
 from aiokafka.partitioner import murmur2
 
 from services.ingest.batching import BATCH_HEADER_BYTES, Part, PartitionQueue, Submission, Written
@@ -100,6 +100,8 @@ class PartitionWriter:
                     if verdict is Verdict.MOVED:
                         for part in parts:
                             part.submission.written = Written.UNKNOWN
+                    if isinstance(error, UnknownTopicOrPartitionError):
+                        self._link.recheck_topic()
                     self._refresh_metadata()
                     await asyncio.sleep(delay_s)
                     delay_s = min(delay_s * 2, _RETRY_MAX_S)
@@ -121,6 +123,13 @@ class PartitionWriter:
         if producer is None:
             return _never_sent("no producer")
         batch = _build(producer, parts)
+        self._sent = parts  # in doubt from here on: the client may take the batch after the deadline has been answered
+        try:
+            return await self._send(producer, batch)
+        finally:
+            self._sent = []
+
+    async def _send(self, producer: AIOKafkaProducer, batch: object) -> Exception | None:
         started_s = self._loop.time()
         try:
             # A time-out here strikes before the client has taken the batch: afterwards it awaits nothing.
@@ -129,14 +138,11 @@ class PartitionWriter:
         except TimeoutError:
             return _never_sent("the client did not take the batch")
         except (KafkaError, AssertionError) as error:  # the client asserts that it knows the partition
+            self._link.recheck_topic()
             if judge(error) is Verdict.UNKNOWN and producer is self._link.producer:
                 self._link.replace()
             return _never_sent(_words(error))
-        self._sent = parts
-        try:
-            await asyncio.wait({acked}, timeout=self._produce_bound_s)
-        finally:
-            self._sent = []
+        await asyncio.wait({acked}, timeout=self._produce_bound_s)
         if not acked.done():
             acked.cancel()
             return TimeoutError("no answer in time")

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import uvloop
 from aiokafka.errors import KafkaError
@@ -14,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from services.uploader import cli
 from services.uploader.consumer import GroupConsumer, consumer_client
+from services.uploader.errors import ConfigurationError
 from services.uploader.health import StoreHealth
 from services.uploader.keys import KeyTemplate
 from services.uploader.partition import Sink
@@ -77,15 +79,19 @@ async def _run(settings: UploaderSettings) -> None:
         ops = listen(settings.uploader_ops_host, settings.uploader_ops_port, "UPLOADER_OPS_PORT")
     except OSError as error:
         stop(str(error))
-    async with (
-        serve_ops(ops, readiness, registry),
-        open_store(
-            bucket=settings.s3_bucket,
-            endpoint_url=settings.s3_endpoint_url,
-            path_style=settings.path_style,
-            connections_max=CONNECTIONS_MAX,
-        ) as store,
-    ):
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(serve_ops(ops, readiness, registry))
+        try:
+            store = await stack.enter_async_context(
+                open_store(
+                    bucket=settings.s3_bucket,
+                    endpoint_url=settings.s3_endpoint_url,
+                    path_style=settings.path_style,
+                    connections_max=CONNECTIONS_MAX,
+                )
+            )
+        except ConfigurationError as error:
+            stop(str(error), EXIT_CONFIGURATION)
         consumer = GroupConsumer(
             settings,
             Sink(store, keys, health, metrics, settings.max_workers),
@@ -140,7 +146,7 @@ async def _probe(store: Store, health: StoreHealth, metrics: UploaderMetrics, st
             except TimeoutError:
                 continue
         else:
-            health.succeeded()
+            health.succeeded(alone=True)
             return True
     return False
 

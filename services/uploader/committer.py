@@ -20,6 +20,7 @@ from shared.telemetry import UploaderMetrics
 log = logging.getLogger(__name__)
 
 COUNT_CHECK_S = 0.1
+LAG_INTERVAL_S = 3.0
 POSITION_TIMEOUT_S = 1.0
 
 Table = Mapping[TopicPartition, Partition]
@@ -95,11 +96,23 @@ class Committer:
         metrics.buffered_bytes.set(sum(partition.window.pending_bytes for partition in table.values()))
         for tp, partition in table.items():
             metrics.buffered_records.labels(partition=tp.partition).set(len(partition.window))
-            committable = partition.window.committable
-            with contextlib.suppress(KafkaError):  # between two assignments
-                end = self._client.highwater(tp)
-                if end is not None and committable is not None:
-                    metrics.lag_records.labels(partition=tp.partition).set(max(0, end - committable))
+
+    async def watch_lag(self, table: Table) -> None:
+        """Measure the lag every LAG_INTERVAL_S. Runs until cancelled.
+
+        The broker is asked: the client's own high-water mark comes with fetches, and a full partition is not fetched,
+        so that it would stand still in just the outage that it is needed for.
+        """
+        while True:
+            with contextlib.suppress(KafkaError, TimeoutError):
+                async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                    ends = await self._client.end_offsets(list(table)) if table else {}
+                for tp, end in ends.items():
+                    partition = table.get(tp)
+                    if partition is not None and partition.window.committable is not None:
+                        lag = max(0, end - partition.window.committable)
+                        self._metrics.lag_records.labels(partition=tp.partition).set(lag)
+            await asyncio.sleep(LAG_INTERVAL_S)
 
     def forget(self, tp: TopicPartition) -> None:
         """Another process reports on this partition from now on."""

@@ -128,17 +128,19 @@ class GroupConsumer:
             client.subscribe([self._settings.kafka_topic], listener=assignment)
             clock = group.create_task(committer.run(assignment.table))
             poll = group.create_task(self._poll(client, assignment, committer))
+            lag = group.create_task(committer.watch_lag(assignment.table))
             stop = group.create_task(self._stopping.wait())
             try:
                 # All of them, not only `stop`: a task group says nothing of a task that was cancelled from inside the
                 # client, and a session without its poll or its clock would stand still in silence.
-                await asyncio.wait({stop, poll, clock}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({stop, poll, clock, lag}, return_when=asyncio.FIRST_COMPLETED)
                 if not stop.done():
                     raise ConsumerStoppedError("a task of the session ended by itself")
                 # A poll in the middle of a rebalance, or without a broker, may not return for long.
                 await asyncio.wait({poll}, timeout=POLL_STOP_TIMEOUT_S)
             finally:
                 stop.cancel()
+                lag.cancel()
                 if not poll.done():
                     committer.distrust_positions()
                     poll.cancel()
@@ -160,11 +162,22 @@ class GroupConsumer:
                 raise
             assignment.admit(polled)
             self._sink.health.settle(time.monotonic())
+            self._say_whether_topic_is_there(client)
+
+    def _topic_missing(self) -> str:
+        return f"KAFKA_TOPIC={self._settings.kafka_topic} does not exist; make it with `spillway-uploader topics`"
+
+    def _say_whether_topic_is_there(self, client: AIOKafkaConsumer) -> None:
+        """As the client's metadata has it, which is at most half a minute old: a topic may be deleted under us."""
+        if client.partitions_for_topic(self._settings.kafka_topic):
+            self._readiness.hold("topic")
+        else:
+            self._readiness.fail("topic", self._topic_missing())
 
     async def _topic_exists(self, client: AIOKafkaConsumer) -> bool:
         """Wait for the topic; False when told to stop meanwhile."""
         topic = self._settings.kafka_topic
-        reason = f"KAFKA_TOPIC={topic} does not exist; make it with `spillway-uploader topics`"
+        reason = self._topic_missing()
         said = False
         while not self._stopping.is_set():
             if topic in await client.topics():

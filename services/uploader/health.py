@@ -12,8 +12,9 @@ log = logging.getLogger(__name__)
 
 CONDITION = "s3"
 
-CALM_S = 2.0
-"""S3 counts as well again once a put was stored after the last failure, and that failure is so long ago. Seconds."""
+CALM_S = 12.0
+"""S3 counts as well again once a put was stored after the last failure, and that failure is so long ago, in seconds.
+Longer than the longest backoff: one record that S3 refuses among others that it takes would flap otherwise."""
 
 
 class StoreHealth:
@@ -37,9 +38,12 @@ class StoreHealth:
         self._stored_since = False
         self._readiness.fail(CONDITION, f"{reason} for {now_s - self._since_s:.0f} s: {message}")
 
-    def succeeded(self) -> None:
-        """A put was stored."""
+    def succeeded(self, *, alone: bool = False) -> None:
+        """A put was stored. `alone`: no other is under way that may fail, so that S3 is well at once."""
         self._stored_since = True
+        if alone:
+            self._failed_s = -CALM_S
+            self.settle(0.0)
         if self._reason is None:
             self._readiness.hold(CONDITION)
 

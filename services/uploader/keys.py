@@ -28,6 +28,11 @@ def shard(record_id: str) -> str:
     return hashlib.sha256(record_id.encode("utf-8")).hexdigest()[0]
 
 
+def _no_climbing(segment: str) -> str:
+    """Dots alone would be a way up for whoever maps keys to folders."""
+    return segment.replace(".", "_") if segment.strip(".") == "" else segment
+
+
 @functools.lru_cache(maxsize=256)
 def _date_and_hour(unix_hours: int) -> tuple[str, str]:
     """As text, in UTC. Cached: nearly all records of a second share it."""
@@ -44,7 +49,7 @@ _FIELDS: Mapping[str, Callable[[Record], str]] = {
     "topic": lambda record: record.topic,
     "partition": lambda record: str(record.partition),
     "offset": lambda record: str(record.offset),
-    "version": lambda record: _UNSAFE.sub("_", record.version or "") or "none",
+    "version": lambda record: _no_climbing(_UNSAFE.sub("_", record.version or "")) or "none",
 }
 FIELDS = ("folder", *_FIELDS)
 

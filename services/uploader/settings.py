@@ -1,5 +1,6 @@
 """Settings of the uploader: environment variables, named as DESIGN §5 fixes them."""
 
+import re
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -19,9 +20,7 @@ class UploaderSettings(KafkaSettings):
         default="spillway-uploader", min_length=1, description="Consumer group of the uploaders"
     )
     s3_bucket: str = Field(description="Bucket that the objects go to", min_length=3, max_length=63)
-    s3_endpoint_url: str | None = Field(
-        default=None, pattern=r"^https?://[^/]+/?$", description="S3-compatible server; absent: AWS"
-    )
+    s3_endpoint_url: str | None = Field(default=None, description="S3-compatible server; absent: AWS")
     s3_addressing_style: Literal["auto", "path", "virtual"] = Field(
         default="auto", description="How a bucket is addressed; auto: path style where S3_ENDPOINT_URL is set"
     )
@@ -47,6 +46,13 @@ class UploaderSettings(KafkaSettings):
     def _folder(cls, value: str) -> str:
         if not is_safe_folder(value):
             raise ValueError("only A-Z a-z 0-9 . _ = - and single / between segments")
+        return value
+
+    @field_validator("s3_endpoint_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/\s]+/?", value):
+            raise ValueError("not of the form http://host:port or https://host:port")
         return value
 
     @field_validator("s3_key_template")

@@ -26,6 +26,7 @@ _OURS = (
     "COMMIT_",
     "BUFFER_",
     "HTTP_DEADLINE_S",
+    "BODY_DEADLINE_S",
     "SPILLWAY_",
 )
 _TAIL_BYTES = 6_000

@@ -18,6 +18,7 @@ from tests.harness.broker import Broker, Topic
 from tests.harness.http_client import Answer, request
 from tests.harness.processes import Processes, free_port
 from tests.harness.tiers import IngestTier, start_ingest
+from tests.harness.waiting import until
 
 MAX_BODY = 2_000_000
 PAYLOADS = [
@@ -229,6 +230,21 @@ def test_a_large_body_is_refused_by_its_length_alone(ingest: IngestTier) -> None
     assert head.startswith(b"HTTP/1.1 413 ")
 
 
+def test_a_body_that_stalls_is_answered_408_and_gives_its_bytes_back(
+    make_topic: MakeTopic, processes: Processes
+) -> None:
+    """Whoever announces a body and stays silent holds its reserved bytes for the deadline and no longer."""
+    settings = {"BODY_DEADLINE_S": "1", "MAX_BODY_BYTES": "65536", "MAX_IN_FLIGHT_BYTES": "65536"}
+    tier = start_ingest(processes, make_topic(), settings)
+    tier.wait_ready()
+    parts = urlsplit(tier.url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=20) as sock:
+        sock.sendall(b"POST /v1/collections HTTP/1.1\r\nHost: x\r\nContent-Length: 65536\r\n\r\n{")
+        assert sock.recv(4096).startswith(b"HTTP/1.1 408 ")
+    until(lambda: tier.metric("spillway_ingest_in_flight_bytes") == 0, "the bytes to be free", deadline_s=10)
+    assert request(tier.collections_url, envelope(b"1")).status == 200
+
+
 def test_one_connection_serves_many_requests(ingest: IngestTier) -> None:
     """An answer that has read its body keeps the connection, also where it is a refusal."""
     parts = urlsplit(ingest.url)
@@ -250,7 +266,7 @@ def test_the_documentation_shows_request_answers_and_problem(ingest: IngestTier)
     """/openapi.json has the request, each status of the table and the problem form; /docs serves a page."""
     document = request(ingest.url + "/openapi.json", method="GET").document
     post = document["paths"]["/v1/collections"]["post"]
-    assert set(post["responses"]) == {"200", "400", "405", "413", "415", "500", "503", "504"}
+    assert set(post["responses"]) == {"200", "400", "405", "408", "413", "415", "500", "503", "504"}
     assert {"CollectionRequest", "Accepted", "ProblemDocument"} <= set(document["components"]["schemas"])
     assert request(ingest.url + "/docs", method="GET").status == 200
 

@@ -95,6 +95,40 @@ def test_a_missing_bucket_and_a_missing_topic_are_named_and_waited_for(
     uploader.wait_ready()
 
 
+def test_sigterm_commits_what_is_stored(processes: Processes, make_topic: MakeTopic, fake_s3: FakeS3) -> None:
+    """With a commit clock that never strikes, only the drain commits: everything stored, and exit 0."""
+    pipeline = Pipeline(processes, make_topic(2), fake_s3)
+    ingest, uploader = pipeline.ready({"COMMIT_INTERVAL_S": "60"})
+    answers = Answers()
+    post_at_once(ingest.collections_url, [payloads(30), payloads(30)], answers)
+    until(lambda: len(pipeline.objects()) == 60, "60 objects", deadline_s=30)
+    assert pipeline.topic.committed() == {}
+    assert uploader.process.terminate() == 0
+    assert pipeline.topic.lag() == 0
+
+
+def test_lag_is_the_brokers_also_while_nothing_is_fetched(
+    processes: Processes, make_topic: MakeTopic, fake_s3: FakeS3
+) -> None:
+    """In an S3 outage a full partition is not fetched; the metric follows the end of the log all the same."""
+    pipeline = Pipeline(processes, make_topic(1), fake_s3)
+    ingest, uploader = pipeline.ready({"MAX_QUEUE": "10"})
+    pipeline.s3.script.inject(ACCESS_DENIED)
+    for _ in range(3):
+        post_at_once(ingest.collections_url, [payloads(100)], Answers())
+        lag = pipeline.topic.ends()[0]
+        until(lambda: uploader.metric("spillway_uploader_lag_records") == lag, f"a lag of {lag}", deadline_s=20)  # noqa: B023
+
+
+def test_an_unknown_profile_is_named(nowhere: Topic, processes: Processes, fake_s3: FakeS3) -> None:
+    """AWS's own variables are settings too: one line, exit 2."""
+    profile = {"AWS_PROFILE": "nonexistent"}
+    uploader = start_uploader(processes, nowhere, fake_s3.environment(), BUCKET, profile)
+    assert uploader.process.wait(deadline_s=30) == 2
+    assert "nonexistent" in uploader.process.output()
+    assert "Traceback" not in uploader.process.output()
+
+
 def test_max_queue_bounds_what_is_buffered_and_access_denied_drops_nothing(
     processes: Processes, make_topic: MakeTopic, fake_s3: FakeS3
 ) -> None:

@@ -32,12 +32,21 @@ def test_a_store_that_sheds_some_puts_is_one_event(caplog: pytest.LogCaptureFixt
         health.succeeded()
         health.settle(i / 10 + 0.05)
         assert not readiness.ready
-    health.settle(9.9 + CALM_S)
+    health.settle(10 + CALM_S)
     assert readiness.ready
     assert [record.getMessage() for record in caplog.records] == [
         "S3 does not take objects; trying without end",
         "S3 takes objects again",
     ]
+
+
+def test_a_put_that_is_alone_ends_it_at_once() -> None:
+    """The probe at start: nothing else is under way that could still fail."""
+    readiness = Readiness("s3")
+    health = StoreHealth(readiness)
+    health.failed("no_such_bucket", "404", 1e6)
+    health.succeeded(alone=True)
+    assert readiness.ready
 
 
 def test_the_first_stored_object_makes_a_new_process_ready() -> None:

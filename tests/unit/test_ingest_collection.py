@@ -96,7 +96,8 @@ def test_space_around_a_payload_is_not_part_of_it() -> None:
         (b'{"version":"1","data":{}}', "invalid_envelope", "array"),
         (b'{"version":"' + b"v" * 257 + b'","data":[1]}', "invalid_envelope", "256"),
         (b'{"version":"1","data":[]}', "empty_data", "empty"),
-        (body_of(*[b"1"] * (ITEMS_MAX + 1)), "too_many_items", "101"),
+        (body_of(*[b"1"] * (ITEMS_MAX + 1)), "too_many_items", "100"),
+        (body_of(b"1")[:-1] + b',"x":"' + b"x" * 65536 + b'"}', "invalid_envelope", "65536 bytes beside"),
     ],
 )
 def test_what_is_no_collection_is_refused_with_its_place(body: bytes, code: str, place: str) -> None:

@@ -88,7 +88,7 @@ def test_only_safe_characters_reach_a_key(version: str, headers: list[tuple[str,
     for record in (ours(version=version), foreign):
         key = template.key(record)
         assert re.fullmatch(r"[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*", key), key
-        assert "/../" not in key
+        assert not {".", ".."} & set(key.split("/"))
         assert len(key) <= KEY_BYTES_MAX
 
 

@@ -5,7 +5,7 @@ carry no `Expect: 100-continue` (a round trip a put) and checksums only where th
 """
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -18,6 +18,7 @@ from botocore.exceptions import (
     CredentialRetrievalError,
     HTTPClientError,
     NoCredentialsError,
+    ParamValidationError,
     PartialCredentialsError,
     ReadTimeoutError,
     SSLError,
@@ -80,6 +81,9 @@ async def open_store(
         path_style: True for path-style addressing, False for virtual hosts, None for the client's own choice.
         connections_max: at least the puts that may run at once.
 
+    Raises:
+        ConfigurationError: AWS's variables or files make no client (an unknown AWS_PROFILE, say).
+
     """
     style = {True: "path", False: "virtual", None: "auto"}[path_style]
     config = AioConfig(
@@ -92,12 +96,18 @@ async def open_store(
         response_checksum_validation="when_required",
         s3={"addressing_style": style},
     )
-    async with get_session().create_client("s3", endpoint_url=endpoint_url, config=config) as client:
+    async with AsyncExitStack() as stack:
+        try:
+            client = await stack.enter_async_context(
+                get_session().create_client("s3", endpoint_url=endpoint_url, config=config)
+            )
+        except (BotoCoreError, ValueError) as error:
+            raise ConfigurationError("client", f"the S3 client cannot be made: {error}") from error
         client.meta.events.unregister("before-call.s3", add_expect_header)
         yield AiobotocoreStore(client, bucket)
 
 
-def translate(error: Exception, bucket: str) -> StoreError:
+def translate(error: Exception, bucket: str) -> StoreError:  # noqa: PLR0911 - a table
     """What aiobotocore raised, as one of our errors; the message says what S3 said."""
     if isinstance(error, ClientError):
         return _translate_answer(error, bucket)
@@ -105,6 +115,8 @@ def translate(error: Exception, bucket: str) -> StoreError:
     match error:
         case NoCredentialsError() | PartialCredentialsError() | CredentialRetrievalError() | TokenRetrievalError():
             return ConfigurationError("credentials", f"no usable AWS credentials: {message}")
+        case ParamValidationError():
+            return ConfigurationError("invalid_parameter", message)
         case SSLError():
             return ConfigurationError("tls", message)
         case ReadTimeoutError() | ConnectTimeoutError() | TimeoutError():
