@@ -61,12 +61,15 @@ def _checked(settings: KafkaSettings) -> None:
 
 async def _topics(settings: KafkaSettings, plan: TopicPlan) -> None:
     try:
-        differing = await ensure_topics(settings, plan)
+        topic, differing = await ensure_topics(settings, plan)
     except (KafkaError, TimeoutError) as error:
         stop(f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}: {error or type(error).__name__}")
     if differing:
         stop("; ".join(differing))
-    print(f"topics {settings.kafka_topic} and {settings.kafka_dead_topic} are as they should be")  # noqa: T201
+    print(  # noqa: T201 - the command's answer
+        f"topics {topic.name} and {settings.kafka_dead_topic} are as they should be: {topic.partitions} partitions, "
+        f"retention {topic.retention_ms / 3_600_000:g} h, batches up to {topic.message_bytes_max} bytes"
+    )
 
 
 async def _run(settings: UploaderSettings) -> None:

@@ -28,11 +28,12 @@ class TopicPlan:
     message_bytes_max: int = 1_048_588  # Kafka's own default of max.message.bytes
 
 
-async def ensure_topics(settings: KafkaSettings, plan: TopicPlan) -> list[str]:
+async def ensure_topics(settings: KafkaSettings, plan: TopicPlan) -> tuple[TopicFacts, list[str]]:
     """Make both topics where they are missing; compare what exists with the contract.
 
     Returns:
-        One line for each thing that differs from the contract; empty when all is well.
+        The payloads' topic as it is now, and one line for each thing that differs from the contract; partitions,
+        retention and sizes of topics that exist are the operator's choice and not compared with the plan.
 
     Raises:
         KafkaError: the broker cannot be reached, or refuses; the message is the broker's.
@@ -45,7 +46,8 @@ async def ensure_topics(settings: KafkaSettings, plan: TopicPlan) -> list[str]:
         facts = await _visible(admin, [settings.kafka_topic, settings.kafka_dead_topic])
     finally:
         await admin.close()
-    return differences(facts[settings.kafka_topic], facts[settings.kafka_dead_topic], settings.kafka_min_insync)
+    live, dead = facts[settings.kafka_topic], facts[settings.kafka_dead_topic]
+    return live, differences(live, dead, settings.kafka_min_insync)
 
 
 async def _create(admin: AIOKafkaAdminClient, settings: KafkaSettings, plan: TopicPlan) -> None:
