@@ -158,7 +158,9 @@ def test_a_run_starts_after_a_kill_and_ends_when_a_part_dies(runs: Runs) -> None
     uploader = next(member for member in family if "services.uploader" in member.cmdline())
     uploader.kill()
     assert second.process.wait(40) == 1
-    assert re.search(r"error: uploader-\d ended by itself with exit code -9\. The end of its log", second.said())
+    assert re.search(
+        r"error: uploader-\d was killed by SIGKILL; stopping everything\. The end of its log", second.said()
+    )
     assert gone(family)
 
 
