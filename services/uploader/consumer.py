@@ -134,7 +134,7 @@ class GroupConsumer:
                 # All of them, not only `stop`: a task group says nothing of a task that was cancelled from inside the
                 # client, and a session without its poll or its clock would stand still in silence.
                 await asyncio.wait({stop, poll, clock, lag}, return_when=asyncio.FIRST_COMPLETED)
-                if not stop.done():
+                if not self._stopping.is_set():  # and not `stop.done()`: the poll may see the event first and end first
                     raise ConsumerStoppedError("a task of the session ended by itself")
                 # A poll in the middle of a rebalance, or without a broker, may not return for long.
                 await asyncio.wait({poll}, timeout=POLL_STOP_TIMEOUT_S)
