@@ -4,13 +4,14 @@ Owns every child that a test starts. Knows nothing of what the children do; `tie
 """
 
 import os
+import random
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from deploy.local.ports import is_free
 from tests.harness.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,18 +31,23 @@ _OURS = (
     "SPILLWAY_",
 )
 _TAIL_BYTES = 6_000
+_FIRST_PORT, _PORTS_A_WORKER = 11_000, 1_000
 _given_ports: set[int] = set()
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that is free now and that this run has not given away before."""
-    while True:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port: int = sock.getsockname()[1]
-        if port not in _given_ports:
+    """A port of 127.0.0.1 that is free now and that nobody else is about to take.
+
+    Below the range of outgoing connections (32768 and up), any of which could take it before its process does; below
+    the embedded servers' own range too; and each worker of pytest-xdist has a thousand of its own.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = _FIRST_PORT + worker % 8 * _PORTS_A_WORKER
+    for port in random.sample(range(first, first + _PORTS_A_WORKER), _PORTS_A_WORKER):
+        if port not in _given_ports and is_free(port):
             _given_ports.add(port)
             return port
+    raise AssertionError(f"no free port from {first} to {first + _PORTS_A_WORKER - 1}")
 
 
 class Process:

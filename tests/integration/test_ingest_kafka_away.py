@@ -31,14 +31,23 @@ QUICK = {
 
 
 @pytest.fixture(scope="module")
-def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    """A broker that each test may break and must leave whole: a start costs seconds."""
+def _breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
     broker = EmbeddedKafka(tmp_path_factory.mktemp("breakable"))
     broker.start()
     try:
         yield broker
     finally:
         broker.stop()
+
+
+@pytest.fixture
+def breakable(_breakable: EmbeddedKafka) -> Iterator[EmbeddedKafka]:
+    """A broker that each test may break and leaves whole, since a start costs seconds; a failed one is mended here."""
+    yield _breakable
+    if _breakable.process.running:
+        _breakable.thaw()
+    else:
+        _breakable.start()
 
 
 def post(tier: IngestTier, payload: bytes) -> Answer:
