@@ -40,46 +40,62 @@ class IngestMetrics:
 
 
 class UploaderMetrics:
-    """Tier 2. The `partition` label is bounded by the topic's partitions."""
+    """Tier 2. Labels are bounded: `partition` by the topic, `reason` by stable words, the others by the code."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.uploads = Counter("spillway_uploader_uploads", "Put attempts by outcome", ["outcome"], registry=registry)
-        self.upload_bytes = Counter("spillway_uploader_upload_bytes", "Bytes stored in S3", registry=registry)
-        self.upload_seconds = Histogram(
-            "spillway_uploader_upload_seconds", "One put, also a failed one", buckets=_SECONDS, registry=registry
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(f"spillway_uploader_{name}", what, labels, registry=registry)
+
+        def gauge(name: str, what: str, *labels: str) -> Gauge:
+            return Gauge(f"spillway_uploader_{name}", what, labels, registry=registry)
+
+        def seconds(name: str, what: str) -> Histogram:
+            return Histogram(f"spillway_uploader_{name}", what, buckets=_SECONDS, registry=registry)
+
+        # puts
+        self.uploads = counter("uploads", "Put attempts by outcome (stored, failed)", "outcome")
+        self.upload_bytes = counter("upload_bytes", "Payload bytes of put attempts by outcome", "outcome")
+        self.upload_seconds = seconds("upload_seconds", "One put attempt, also a failed one")
+        self.in_flight = gauge("in_flight", "Puts under way")
+        self.in_flight_limit = gauge("in_flight_limit", "Puts that may be under way now: the adaptive limit")
+        self.retries = counter("retries", "Puts to be tried again, by class of error", "kind", "reason")
+        self.s3_failing_since = gauge(
+            "s3_failing_since_timestamp_seconds",
+            "When S3 began to refuse objects; absent while it takes them",
+            "reason",
         )
-        self.retries = Counter(
-            "spillway_uploader_retries",
-            "Puts to be tried again, by class of error",
-            ["kind", "reason"],
-            registry=registry,
+        self.store_restarts = counter("store_restarts", "S3 clients made anew", "reason")
+        self.dead_letters = counter("dead_letters", "Records written to the dead-letter topic", "reason")
+        self.dead_letters_held = gauge("dead_letters_held", "Poison records that wait: over the share, or not writable")
+        self.tombstones = counter("tombstones", "Records without a value: no object")
+        # what is held in memory
+        self.buffered_records = gauge("buffered_records", "Admitted and not yet committable", "partition")
+        self.buffered_bytes = gauge("buffered_bytes", "Bytes of admitted and unstored records, all partitions")
+        self.full_partitions = gauge("full_partitions", "Partitions not asked for, because they have no room")
+        # how far behind
+        self.lag_records = gauge("lag_records", "End of the log less the committable offset", "partition")
+        self.lag_bytes = gauge(
+            "lag_bytes", "Lag in records times the mean size of those seen: an estimate", "partition"
         )
-        self.tombstones = Counter(
-            "spillway_uploader_tombstones", "Records without a value: no object", registry=registry
+        self.lag_seconds = gauge("lag_seconds", "Age of the oldest record not yet stored; 0 without lag", "partition")
+        self.retention_left_seconds = gauge(
+            "retention_left_seconds", "Until retention may delete the oldest record not yet stored", "partition"
         )
-        self.lost_records = Counter(
-            "spillway_uploader_lost_records",
-            "Offsets that retention deleted before they were stored",
-            ["partition"],
-            registry=registry,
+        self.lost_records = counter(
+            "lost_records", "Offsets that retention deleted before they were stored", "partition"
         )
-        self.buffered_records = Gauge(
-            "spillway_uploader_buffered_records", "Admitted and not yet stored", ["partition"], registry=registry
+        self.topic_remade = counter("topic_remade", "Times the topic was found deleted and made anew")
+        self.idle_seconds = gauge(
+            "idle_seconds", "Since a partition with lag last made progress; 0 without lag", "partition"
         )
-        self.buffered_bytes = Gauge(
-            "spillway_uploader_buffered_bytes", "Their bytes, all partitions", registry=registry
+        self.stalled = gauge(
+            "stalled", "1 for a partition with lag and no progress for STALLED_AFTER_S", "partition", "reason"
         )
-        self.lag_records = Gauge(
-            "spillway_uploader_lag_records",
-            "End of the log less the committable offset",
-            ["partition"],
-            registry=registry,
-        )
-        self.commits = Counter("spillway_uploader_commits", "Offset commits by outcome", ["outcome"], registry=registry)
-        self.consumer_restarts = Counter(
-            "spillway_uploader_consumer_restarts", "Consumers made anew after an error", registry=registry
-        )
-        self.assignments = Counter("spillway_uploader_assignments", "Assignments received", registry=registry)
+        # the group
+        self.commits = counter("commits", "Offset commits by outcome (committed, failed)", "outcome")
+        self.commit_seconds = seconds("commit_seconds", "One offset commit, also a failed one")
+        self.consumer_restarts = counter("consumer_restarts", "Consumers made anew after an error")
+        self.assignment_epoch = gauge("assignment_epoch", "Assignments that this process has received")
 
 
 _RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

@@ -83,7 +83,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is
         self.table.update(taken)
         for partition in taken.values():
             partition.positioning = self._group.create_task(self._position(partition))
-        self._metrics.assignments.inc()
+        self._metrics.assignment_epoch.inc()
         self._readiness.hold("assignment")
         log.info("partitions assigned", extra={"partitions": sorted(tp.partition for tp in assigned)})
 

@@ -162,11 +162,12 @@ class Partition:
             await self._sink.store.put(key, body, metadata)
         except Exception as error:  # noqa: BLE001 - an unknown error is retried like any other: it must not lose a record
             metrics.uploads.labels(outcome="failed").inc()
+            metrics.upload_bytes.labels(outcome="failed").inc(len(body))
             return error
         finally:
             self._on_wire.discard(worker)
             metrics.upload_seconds.observe(time.monotonic() - started_s)
         metrics.uploads.labels(outcome="stored").inc()
-        metrics.upload_bytes.inc(len(body))
+        metrics.upload_bytes.labels(outcome="stored").inc(len(body))
         self._sink.health.succeeded()
         return None

@@ -10,7 +10,7 @@ from tests.harness.pipeline import Pipeline
 from tests.harness.processes import Processes
 from tests.harness.waiting import until
 
-STORED = "spillway_uploader_upload_bytes_total"
+STORED = 'spillway_uploader_upload_bytes_total{outcome="stored"}'
 
 
 def test_a_second_uploader_joins_and_leaves_under_load(

@@ -64,7 +64,7 @@ class Tier:
         return reasons
 
     def metric(self, name: str) -> float:
-        """Sum over all labels of one metric, 0 where it is absent."""
+        """Sum over all labels of one metric, 0 where it is absent. `name{label="value"}` asks for one series."""
         lines = get(f"{self.ops_url}/metrics")[1].splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
