@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed-from-lock
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench lock clean
+.PHONY: help run test faults lint format bench lock clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -21,8 +21,11 @@ $(STAMP): requirements.lock pyproject.toml
 run: $(STAMP) ## the whole system on this machine, until Ctrl-C
 	@exec $(BIN)/python -m deploy.local
 
-test: $(STAMP) ## every test
+test: $(STAMP) ## every test, faults in their short form
 	@exec $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+faults: $(STAMP) ## the fault suite in its long form: 20 s a fault, 60 s without S3
+	@SPILLWAY_FAULTS=long exec $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/faults $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .

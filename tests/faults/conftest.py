@@ -1,6 +1,14 @@
-"""What the fault tests share: a pipeline on the shared broker, and a time limit that leaves teardown its work."""
+"""What the fault tests share: a pipeline on the shared broker, how long a fault lasts, which S3 client is under test.
 
+One switch gives each test its short or its long form: `SPILLWAY_FAULTS=long` (`make faults`) lets faults last as long
+as the promise names them (20 s, and 60 s for a total outage of S3), anything else as long as the shortest form that
+still breaks a wrong uploader. A test's time limit raises in the test: the default one ends the process, and teardown
+with it.
+"""
+
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,18 +18,60 @@ from tests.harness.broker import Topic
 from tests.harness.pipeline import Pipeline
 from tests.harness.processes import Processes
 
-TIME_LIMIT_S = 150
+SWITCH = "SPILLWAY_FAULTS"
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """Seconds that faults last, and that a test may take."""
+
+    fault_s: float  # one fault among several of a test
+    away_s: float  # a server that is gone or frozen
+    outage_s: float  # S3 takes nothing at all, with load on
+    test_limit_s: float
+
+
+SHORT = Durations(fault_s=4, away_s=12, outage_s=15, test_limit_s=150)
+LONG = Durations(fault_s=20, away_s=20, outage_s=60, test_limit_s=400)
+DURATIONS = LONG if os.environ.get(SWITCH) == "long" else SHORT
+
+S3_CLIENTS = ["aiobotocore"]
+"""Values of S3_CLIENT that the S3 faults are run over, one after the other."""
+
+
+def pytest_report_header() -> str:
+    """Say which form this run has."""
+    return f"faults: {'long' if DURATIONS is LONG else 'short'} form ({SWITCH}=long for the other)"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every fault test a limit that raises in the test: the default one ends the process, and teardown with it."""
+    """Give every fault test its limit."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
-            item.add_marker(pytest.mark.timeout(TIME_LIMIT_S, method="signal"))
+            item.add_marker(pytest.mark.timeout(DURATIONS.test_limit_s, method="signal"))
+
+
+@pytest.fixture(scope="session")
+def durations() -> Durations:
+    """How long faults last in this run."""
+    return DURATIONS
 
 
 @pytest.fixture
 def pipeline(make_topic: Callable[..., Topic], processes: Processes, fake_s3: FakeS3) -> Pipeline:
     """Nothing runs yet but the broker and the S3 server; the topic has 4 partitions."""
     return Pipeline(processes, make_topic(), fake_s3)
+
+
+@pytest.fixture(params=S3_CLIENTS)
+def s3_client(request: pytest.FixtureRequest) -> str:
+    """The S3 client under test, as S3_CLIENT names it."""
+    client: str = request.param
+    return client
+
+
+@pytest.fixture
+def s3_pipeline(make_topic: Callable[..., Topic], processes: Processes, fake_s3: FakeS3, s3_client: str) -> Pipeline:
+    """`pipeline` for what S3 does wrong: once for each S3 client."""
+    return Pipeline(processes, make_topic(), fake_s3, s3_client)

@@ -26,11 +26,12 @@ _SETTINGS = {"KAFKA_SESSION_TIMEOUT_S": "6"}
 class Pipeline:
     """Tiers around one topic and one bucket. Processes are ended by the fixture that gave `processes`."""
 
-    def __init__(self, processes: Processes, topic: Topic, s3: FakeS3) -> None:
+    def __init__(self, processes: Processes, topic: Topic, s3: FakeS3, s3_client: str = "aiobotocore") -> None:
         self.topic = topic
         self.s3 = s3
         self.shelf = s3.create_bucket(BUCKET)
         self._processes = processes
+        self._settings = {**_SETTINGS, "S3_CLIENT": s3_client}
 
     def ingest(self, settings: Mapping[str, str] | None = None) -> IngestTier:
         """Start an ingest; does not wait."""
@@ -38,7 +39,7 @@ class Pipeline:
 
     def uploader(self, settings: Mapping[str, str] | None = None) -> Tier:
         """Start an uploader; does not wait."""
-        merged = {**_SETTINGS, **(settings or {})}
+        merged = {**self._settings, **(settings or {})}
         return start_uploader(self._processes, self.topic, self.s3.environment(), BUCKET, merged)
 
     def ready(self, settings: Mapping[str, str] | None = None) -> tuple[IngestTier, Tier]:
