@@ -77,8 +77,8 @@ class Topic:
         return _run(self._records())
 
     async def _create(self) -> None:
-        async with _admin(self.bootstrap_servers) as admin:
-            answer = await admin.create_topics(
+        async with admin(self.bootstrap_servers) as client:
+            answer = await client.create_topics(
                 [
                     NewTopic(self.name, self.partitions, 1, topic_configs=_topic_options(_MESSAGE_BYTES_MAX)),
                     NewTopic(self.dead, 1, 1, topic_configs=_topic_options(_MESSAGE_BYTES_MAX + _DEAD_EXTRA_BYTES)),
@@ -93,8 +93,8 @@ class Topic:
         return {place.partition: offset for place, offset in found.items()}
 
     async def _committed(self) -> dict[int, int]:
-        async with _admin(self.bootstrap_servers) as admin:
-            found = await admin.list_consumer_group_offsets(self.group)
+        async with admin(self.bootstrap_servers) as client:
+            found = await client.list_consumer_group_offsets(self.group)
         return {place.partition: at.offset for place, at in found.items() if place.topic == self.name}
 
     async def _lag(self) -> int:
@@ -131,13 +131,14 @@ def _run(question: Coroutine[Any, Any, T]) -> T:
 
 
 @contextlib.asynccontextmanager
-async def _admin(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=10_000)
+async def admin(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started admin client, closed at the end."""
+    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=10_000)
     try:
-        await admin.start()
-        yield admin
+        await client.start()
+        yield client
     finally:
-        await admin.close()
+        await client.close()
 
 
 @contextlib.asynccontextmanager

@@ -78,14 +78,25 @@ def post_at_once(url: str, collections: Sequence[Sequence[bytes]], answers: Answ
 class Load:
     """Steady load from `__enter__` to `stop`: `per_s` collections of `items` payloads a second, from `clients` clients.
 
-    A refused or unknown collection is not posted again: its payloads are entered as such, and the next one goes out.
+    `size` is a payload's, in bytes; `answers` goes on with what clients were told before. A refused or unknown
+    collection is not posted again: its payloads are entered as such, and the next one goes out.
     """
 
-    def __init__(self, url: str, *, clients: int = 4, items: int = 5, per_s: float = 40) -> None:
-        self.answers = Answers()
+    def __init__(
+        self,
+        url: str,
+        *,
+        clients: int = 4,
+        items: int = 5,
+        per_s: float = 40,
+        size: int = 200,
+        answers: Answers | None = None,
+    ) -> None:
+        self.answers = Answers() if answers is None else answers
         self._url = url
         self._clients = clients
         self._items = items
+        self._size = size
         self._pause_s = clients / per_s
         self._stop = threading.Event()
         self._failure: BaseException | None = None
@@ -136,5 +147,5 @@ class Load:
         loop = asyncio.get_running_loop()
         while not self._stop.is_set():
             due = loop.time() + self._pause_s
-            await post(session, self._url, payloads(self._items), self.answers)
+            await post(session, self._url, payloads(self._items, size=self._size), self.answers)
             await asyncio.sleep(max(due - loop.time(), 0))  # the pace of the load, not a wait for anything

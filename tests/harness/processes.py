@@ -8,7 +8,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from deploy.local.ports import is_free
@@ -128,6 +128,11 @@ class Processes:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._all: list[Process] = []
+        self._at_end: list[Callable[[], None]] = []
+
+    def at_end(self, stop: Callable[[], None]) -> None:
+        """Call `stop` before the children are ended: what watches them ends first."""
+        self._at_end.append(stop)
 
     def python(self, name: str, module: str, *arguments: str, environment: Mapping[str, str]) -> Process:
         """Start `python -m module arguments…` with these variables and none of the tester's own settings."""
@@ -142,6 +147,8 @@ class Processes:
 
     def end_all(self) -> None:
         """SIGTERM to all that run, SIGKILL to those that are deaf to it."""
+        for stop in self._at_end:
+            stop()
         for process in self._all:
             process.send(signal.SIGCONT)
             process.send(signal.SIGTERM)
