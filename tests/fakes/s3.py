@@ -2,11 +2,12 @@
 
 Owns a listener on loopback and a thread with an event loop; tests drive it from their own thread. It speaks what an
 uploader and an oracle need (buckets; PUT, GET, HEAD, DELETE of objects; ListObjectsV2), one bucket deep, path-style.
-It checks what S3 checks of a PUT, the hash of the body and that a signature is there, but not the signature itself.
+It checks what S3 checks of a PUT, the hashes of the body, `If-None-Match: *` and that a signature is there, but not the
+signature itself. Every version keeps the headers of its request.
 """
 
 import asyncio
-import hashlib
+import re
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
@@ -15,8 +16,20 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from tests.fakes.s3_answers import error_document, listing
-from tests.fakes.script import ACCESS_DENIED, NO_SUCH_BUCKET, Answer, Cut, Delay, Injection, Script, Shelf, Version
+from tests.fakes.s3_answers import error_document, listing, object_headers, refusal
+from tests.fakes.script import (
+    ACCESS_DENIED,
+    NO_SUCH_BUCKET,
+    Altered,
+    Answer,
+    Cut,
+    Delay,
+    Dribble,
+    Injection,
+    Script,
+    Shelf,
+    Version,
+)
 
 _BODY_BYTES_MAX = 256 * 1024 * 1024
 _PREFIX = "x-amz-meta-"
@@ -119,7 +132,7 @@ class FakeS3:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         bucket, _, key = unquote(request.raw_path.partition("?")[0])[1:].partition("/")
-        injection = self.script.strike(request.method, key)
+        injection = self.script.strike(request.method, key, _credentials(request))
         fault = None if injection is None else injection.fault
         if fault is Cut.RESET:
             return _reset(request)
@@ -148,24 +161,27 @@ class FakeS3:
                 shelf.remove(key)
                 return web.Response(status=204)
             case _:
-                return _object(shelf.current(key), key)
+                wanted = request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
+                return _object(shelf.current(key), key, checksums=wanted)
 
     def _put(self, request: web.Request, shelf: Shelf, key: str, body: bytes) -> web.Response:
-        claimed = request.headers.get("x-amz-content-sha256", "UNSIGNED-PAYLOAD")
-        if claimed.startswith("STREAMING-"):
-            return _error(Answer(501, "NotImplemented"), key)
-        if claimed not in {"UNSIGNED-PAYLOAD", hashlib.sha256(body).hexdigest()}:
-            return _error(Answer(400, "XAmzContentSHA256Mismatch"), key)
-        names = request.headers.items()
-        metadata = {name.lower()[len(_PREFIX) :]: value for name, value in names if name.lower().startswith(_PREFIX)}
-        shelf.store(key, body, metadata, request.headers.get("Content-Type", "binary/octet-stream"))
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        refused = refusal(headers, body, exists=shelf.current(key) is not None)
+        if refused is not None:
+            return _error(refused, key)
+        metadata = {name[len(_PREFIX) :]: value for name, value in headers.items() if name.startswith(_PREFIX)}
+        stored = shelf.store(key, body, metadata, headers.get("content-type", "binary/octet-stream"), headers)
         if self.on_stored is not None:
             self.on_stored(key, shelf.writes)
-        return web.Response(headers={"ETag": _etag(body)})
+        return web.Response(headers=object_headers(stored, checksums=True))
 
 
-def _etag(body: bytes) -> str:
-    return f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
+def _credentials(request: web.Request) -> frozenset[str]:
+    """The access key id and the session token that a request carries, in its headers or its query."""
+    signed = request.headers.get("Authorization", "") or f"Credential={request.query.get('X-Amz-Credential', '')}"
+    access_key = re.search(r"Credential=([^/,\s]+)", signed)
+    token = request.headers.get("x-amz-security-token", request.query.get("X-Amz-Security-Token", ""))
+    return frozenset({access_key[1] if access_key else "", token} - {""})
 
 
 def _xml(document: str, status: int = 200) -> web.Response:
@@ -173,14 +189,16 @@ def _xml(document: str, status: int = 200) -> web.Response:
 
 
 def _error(answer: Answer, key: str) -> web.Response:
-    return _xml(error_document(answer, key), answer.status)
+    response = _xml(error_document(answer, key), answer.status)
+    response.headers.extend(answer.headers)
+    return response
 
 
-def _object(version: Version | None, key: str) -> web.Response:
+def _object(version: Version | None, key: str, *, checksums: bool) -> web.Response:
     if version is None:
         return _error(Answer(404, "NoSuchKey"), key)
     headers: Mapping[str, str] = {
-        "ETag": _etag(version.body),
+        **object_headers(version, checksums=checksums),
         "Content-Type": version.content_type,
         **{_PREFIX + name: value for name, value in version.metadata.items()},
     }
@@ -204,6 +222,13 @@ async def _misbehave(request: web.Request, injection: Injection, answer: web.Res
         case Delay(delay_s):
             await asyncio.sleep(delay_s)
             return answer
+        case Altered(header, value):
+            answer.headers.popall(header, None)
+            if value is not None:
+                answer.headers[header] = value
+            return answer
+        case Dribble(every_s) if request.transport is not None:
+            return await _dribble(request, request.transport, every_s, answer)
         case Cut.STORE_THEN_HANG:
             return await _hang(request, injection)
         case Cut.TRUNCATE if request.transport is not None:
@@ -212,3 +237,15 @@ async def _misbehave(request: web.Request, injection: Injection, answer: web.Res
             return answer
         case _:
             return _reset(request)
+
+
+async def _dribble(
+    request: web.Request, transport: asyncio.Transport, every_s: float, answer: web.Response
+) -> web.Response:
+    head = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
+    for byte in f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{head}\r\n".encode():
+        if transport.is_closing():
+            break
+        transport.write(bytes([byte]))
+        await asyncio.sleep(every_s)
+    return _reset(request)

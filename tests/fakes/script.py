@@ -8,17 +8,30 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An S3 error document with this status and code; nothing is stored."""
+    """An S3 error document with this status and code; nothing is stored. Also with status 200: an error that says 200.
+
+    `headers` go with the answer, `fields` into its document (`Region`, `Endpoint`): pairs of name and value.
+    """
 
     status: int
     code: str
+    headers: tuple[tuple[str, str], ...] = ()
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Altered:
+    """Stored, and answered 200 with one header changed; with None, without that header."""
+
+    header: str
+    value: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +39,13 @@ class Delay:
     """The request succeeds, but its answer comes this many seconds late."""
 
     delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Dribble:
+    """Stored, and the answer comes byte by byte, one every so many seconds: no single read of it ever times out."""
+
+    every_s: float
 
 
 class Cut(Enum):
@@ -43,12 +63,20 @@ class Cut(Enum):
     """Stored, then the answer stops in the middle of its headers."""
 
 
-Fault = Answer | Delay | Cut
+Fault = Answer | Altered | Delay | Dribble | Cut
 
 SLOW_DOWN = Answer(503, "SlowDown")
 INTERNAL_ERROR = Answer(500, "InternalError")
 ACCESS_DENIED = Answer(403, "AccessDenied")
 NO_SUCH_BUCKET = Answer(404, "NoSuchBucket")
+EXPIRED_TOKEN = Answer(400, "ExpiredToken")
+WRONG_ETAG = Altered("ETag", f'"{"0" * 32}"')
+NO_ETAG = Altered("ETag", None)
+
+
+def wrong_region(region: str) -> Answer:
+    """What S3 answers where the bucket is in another region: `region`."""
+    return Answer(301, "PermanentRedirect", (("x-amz-bucket-region", region),), (("Endpoint", f"s3.{region}.test"),))
 
 
 def any_key(_: str) -> bool:
@@ -66,6 +94,7 @@ class Injection:
     fault: Fault
     matches: Callable[[str], bool]
     method: str
+    credential: str | None  # an access key id or a session token; None: whoever asks
     left: int | None  # strikes still to come; None: no limit
     until: float | None  # monotonic seconds at which it ends by itself; None: never
     hits: int = 0
@@ -118,22 +147,29 @@ class Script:
         for_s: float | None = None,
         key: Callable[[str], bool] = any_key,
         method: str = "PUT",
+        credential: str | None = None,
     ) -> Injection:
         """Let requests of `method` on matching keys meet the fault.
 
+        With `credential`, an access key id or a session token, only those that are signed with it: so a token expires.
         It ends after `times` strikes, after `for_s` seconds, or when healed, whichever comes first.
         """
         until = None if for_s is None else time.monotonic() + for_s
-        injection = Injection(fault, key, method, times, until)
+        injection = Injection(fault, key, method, credential, times, until)
         with self._lock:
             self._injections.append(injection)
         return injection
 
-    def strike(self, method: str, key: str) -> Injection | None:
-        """The injection that this request meets, counted as one strike of it; None: the request succeeds."""
+    def strike(self, method: str, key: str, credentials: frozenset[str] = frozenset()) -> Injection | None:
+        """The injection that this request meets, counted as one strike of it; None: the request succeeds.
+
+        `credentials`: the access key id and the session token that the request carries.
+        """
         with self._lock:
             for injection in self._injections:
                 if injection.over or injection.left == 0 or injection.method != method or not injection.matches(key):
+                    continue
+                if injection.credential is not None and injection.credential not in credentials:
                     continue
                 if injection.left is not None:
                     injection.left -= 1
@@ -152,12 +188,16 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One successful write of a key. `sequence` orders the writes of a store over all its keys."""
+    """One successful write of a key. `sequence` orders the writes of a store over all its keys.
+
+    `headers` are those of the request, names in lower case; empty where no HTTP was spoken.
+    """
 
     body: bytes
     metadata: dict[str, str]
     content_type: str
     sequence: int
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Shelf:
@@ -169,12 +209,20 @@ class Shelf:
         self._lock = threading.Lock()  # an oracle's thread reads while the server's thread writes
         self.writes = 0
 
-    def store(self, key: str, body: bytes, metadata: dict[str, str], content_type: str) -> None:
-        """Append a version."""
+    def store(
+        self,
+        key: str,
+        body: bytes,
+        metadata: dict[str, str],
+        content_type: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> Version:
+        """Append a version, and give it back."""
         with self._lock:
-            version = Version(body, metadata, content_type, next(self._sequence))
+            version = Version(body, metadata, content_type, next(self._sequence), headers or {})
             self._versions.setdefault(key, []).append(version)
             self.writes += 1
+            return version
 
     def remove(self, key: str) -> None:
         """Forget the key with all its versions."""

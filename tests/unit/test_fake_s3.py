@@ -1,5 +1,7 @@
 """The S3 server that the fault tests break is itself true to S3 where they lean on it."""
 
+import base64
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from tests.fakes.s3 import FakeS3
-from tests.fakes.script import SLOW_DOWN
+from tests.fakes.script import EXPIRED_TOKEN, NO_ETAG, SLOW_DOWN, WRONG_ETAG, Answer
 from tests.harness.s3_client import Bucket
 
 
@@ -101,3 +103,55 @@ def test_errors_of_its_own_are_those_of_s3(fake_s3: FakeS3, client: Any) -> None
 
 def _tampered(request: Any, **_: Any) -> None:
     request.body = b"forged"
+
+
+def test_a_token_expires_for_those_who_still_sign_with_it(fake_s3: FakeS3, client: Any) -> None:
+    """A fault may meet one access key, and nobody else."""
+    fake_s3.create_bucket("bucket")
+    expired = fake_s3.script.inject(EXPIRED_TOKEN, credential="a")
+    other = fake_s3.script.inject(EXPIRED_TOKEN, credential="another")
+    with pytest.raises(ClientError, match="ExpiredToken"):
+        client.put_object(Bucket="bucket", Key="key", Body=b"")
+    expired.heal()
+    client.put_object(Bucket="bucket", Key="key", Body=b"")
+    assert (expired.hits, other.hits) == (1, 0)
+
+
+def test_an_answer_may_lie_about_what_was_stored(fake_s3: FakeS3, client: Any) -> None:
+    """A wrong ETag, and none at all; the object is whole either way."""
+    shelf = fake_s3.create_bucket("bucket")
+    fake_s3.script.inject(WRONG_ETAG, times=1)
+    fake_s3.script.inject(NO_ETAG, times=1)
+    assert client.put_object(Bucket="bucket", Key="key", Body=b"body")["ETag"] == f'"{"0" * 32}"'
+    assert "ETag" not in client.put_object(Bucket="bucket", Key="key", Body=b"body")
+    assert [version.body for version in shelf.versions()["key"]] == [b"body"] * 2
+
+
+def test_checksums_and_conditions_are_held(fake_s3: FakeS3, client: Any) -> None:
+    """A hash of another body is refused, and so is a create-only write over an object; a good sum is answered."""
+    shelf = fake_s3.create_bucket("bucket")
+    put = {"Bucket": "bucket", "Key": "key", "Body": b"body"}
+    for wrong in ({"ContentMD5": "AAAAAAAAAAAAAAAAAAAAAA=="}, {"ChecksumCRC32": "AAAAAA=="}):
+        with pytest.raises(ClientError, match="BadDigest"):
+            client.put_object(**put, **wrong)
+    crc32 = base64.b64encode(zlib.crc32(b"body").to_bytes(4, "big")).decode()
+    answer = client.put_object(**put, ChecksumCRC32=crc32, ServerSideEncryption="aws:kms", IfNoneMatch="*")
+    assert (answer["ChecksumCRC32"], answer["ServerSideEncryption"]) == (crc32, "aws:kms")
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        client.put_object(**put, IfNoneMatch="*")
+    assert shelf.versions()["key"][0].headers["x-amz-server-side-encryption"] == "aws:kms"
+    assert len(shelf.versions()["key"]) == 1
+
+
+def test_an_error_carries_its_headers_and_fields(fake_s3: FakeS3, client: Any) -> None:
+    """As S3 names the right region, in both places."""
+    fake_s3.create_bucket("bucket")
+    fake_s3.script.inject(
+        Answer(
+            400, "AuthorizationHeaderMalformed", (("x-amz-bucket-region", "eu-north-1"),), (("Region", "eu-north-1"),)
+        )
+    )
+    with pytest.raises(ClientError) as caught:
+        client.put_object(Bucket="bucket", Key="key", Body=b"")
+    assert caught.value.response["Error"]["Region"] == "eu-north-1"
+    assert caught.value.response["ResponseMetadata"]["HTTPHeaders"]["x-amz-bucket-region"] == "eu-north-1"
