@@ -3,6 +3,9 @@
 Backoff is exponential, capped, with full jitter ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015):
 delay = jitter * min(cap, base * 2 ** (attempt - 1)). There is no last attempt: a record is stored or it stays.
 The caps stay far below 30 s, the time in which everything drains after healing (DESIGN §9).
+
+Only a poison record leaves this circle, and only as a dead letter that Kafka has acknowledged. An environment error
+never does: a wrong setting would drain the topic.
 """
 
 from dataclasses import dataclass
@@ -40,15 +43,17 @@ class Retry:
     kind: Kind
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """No put will ever succeed: write the record to the dead-letter topic. `held` says what follows if that fails."""
+
+
 TRANSIENT = Backoff(base_s=0.1, cap_s=5.0)
 ENVIRONMENT = Backoff(base_s=1.0, cap_s=10.0)
 
 
-def decide(error: Exception, attempt: int, jitter: float) -> Retry:
+def decide(error: Exception, attempt: int, jitter: float) -> Retry | DeadLetter:
     """Decide what follows a failed put. Anything that is not known is transient.
-
-    A poison record is retried too, slowly and loudly: until there is a dead-letter topic to hold it, completing its
-    offset would lose it.
 
     Args:
         error: what the store raised.
@@ -58,11 +63,18 @@ def decide(error: Exception, attempt: int, jitter: float) -> Retry:
     """
     match error:
         case PoisonRecord():
-            return Retry(ENVIRONMENT.delay_s(attempt, jitter), Kind.POISON)
+            return DeadLetter()
         case ConfigurationError():
             return Retry(ENVIRONMENT.delay_s(attempt, jitter), Kind.ENVIRONMENT)
         case _:
             return Retry(TRANSIENT.delay_s(attempt, jitter), Kind.TRANSIENT)
+
+
+def held(attempt: int, jitter: float) -> Retry:
+    """What follows when a poison record cannot be made a dead letter now: the put again, as slowly as an environment
+    error, since a person has to act. Completing its offset instead would lose it.
+    """
+    return Retry(ENVIRONMENT.delay_s(attempt, jitter), Kind.POISON)
 
 
 def reason(error: Exception) -> str:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.uploader.errors import ConfigurationError, PoisonRecord, TransientError
-from services.uploader.retry import ENVIRONMENT, TRANSIENT, Kind, decide, reason
+from services.uploader.retry import ENVIRONMENT, TRANSIENT, DeadLetter, Kind, Retry, decide, held, reason
 
 
 @pytest.mark.parametrize(
@@ -36,19 +36,33 @@ def test_environment_backoff(attempt: int, delay_s: float) -> None:
     [
         (TransientError("slow_down", "503"), Kind.TRANSIENT, "slow_down"),
         (ConfigurationError("access_denied", "403"), Kind.ENVIRONMENT, "access_denied"),
-        (PoisonRecord("entity_too_large", "400"), Kind.POISON, "entity_too_large"),
         (RuntimeError("a bug"), Kind.TRANSIENT, "unknown"),
         (ConnectionResetError(), Kind.TRANSIENT, "unknown"),
     ],
 )
-def test_classes(error: Exception, kind: Kind, word: str) -> None:
-    """Every failure is retried; what differs is how fast, and how it is named. Unknown is transient."""
-    assert decide(error, 1, 0.5).kind is kind
+@pytest.mark.parametrize("attempt", [1, 10**9])
+def test_classes(error: Exception, kind: Kind, word: str, attempt: int) -> None:
+    """Whatever is not poison is retried, however often it failed, and never a dead letter; unknown is transient."""
+    decision = decide(error, attempt, 0.5)
+    assert isinstance(decision, Retry)
+    assert decision.kind is kind
     assert reason(error) == word
+
+
+def test_poison_is_a_dead_letter_at_once() -> None:
+    """S3 will not change its mind: the first refusal decides."""
+    assert decide(PoisonRecord("entity_too_large", "400"), 1, 0.5) == DeadLetter()
+
+
+def test_held_poison_is_retried_as_slowly_as_an_environment_error() -> None:
+    """A person has to act; metrics still tell the two apart."""
+    assert held(4, 1.0) == Retry(8.0, Kind.POISON)  # 1.0 * 2**3
 
 
 @given(attempt=st.integers(1, 10**9), jitter=st.floats(0, 1, exclude_max=True))
 def test_a_retry_comes_in_time_to_drain_within_30_s_of_healing(attempt: int, jitter: float) -> None:
     """No delay is ever over 10 s."""
-    for error in (TransientError("x", ""), ConfigurationError("x", ""), PoisonRecord("x", "")):
-        assert 0 <= decide(error, attempt, jitter).delay_s <= 10
+    retried = (decide(error, attempt, jitter) for error in (TransientError("x", ""), ConfigurationError("x", "")))
+    for decision in (*retried, held(attempt, jitter)):
+        assert isinstance(decision, Retry)
+        assert 0 <= decision.delay_s <= 10
