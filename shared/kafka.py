@@ -3,6 +3,7 @@
 Owns the KAFKA_* variables. Builds no client that lives on; the tiers do that in their `__main__`.
 """
 
+import asyncio
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import aiokafka
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, ProducerClosed
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from shared.settings import EnvironmentSettings
@@ -30,7 +32,7 @@ class KafkaSettings(EnvironmentSettings):
     )
     kafka_dead_topic: str = Field(
         default="payloads.dead",
-        description="Topic for records that S3 can never take (made now, used later)",
+        description="Topic for records that S3 can never take: the dead letters",
         pattern=r"^[A-Za-z0-9._-]{1,249}$",
     )
     kafka_min_insync: int = Field(
@@ -130,6 +132,7 @@ class TopicFacts:
     message_bytes_max: int = 0
     timestamp_type: str = ""
     retention_ms: int = 0
+    retention_bytes: int = -1
     replicas: int = 0
 
 
@@ -166,6 +169,25 @@ async def topic_facts(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[
                 message_bytes_max=int(values["max.message.bytes"]),
                 timestamp_type=values["message.timestamp.type"],
                 retention_ms=int(values["retention.ms"]),
+                retention_bytes=int(values["retention.bytes"]),
                 replicas=min((len(partition["replicas"]) for partition in found[name]), default=0),
             )
     return facts
+
+
+async def stop_producer(producer: aiokafka.AIOKafkaProducer, timeout_s: float) -> None:
+    """Stop a producer within twice the time-out: gently first, since `stop()` alone hangs on a frozen broker.
+
+    What it has not delivered by then fails with ProducerClosed.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            await producer.stop()
+    except (KafkaError, OSError, TimeoutError):
+        sender = producer._sender.sender_task  # noqa: SLF001 - aiokafka offers no hard stop
+        if sender is not None:
+            sender.cancel()
+        producer._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001 - or its waiters wait for ever
+        await producer.client.close()
+        if sender is not None:
+            await asyncio.wait({sender}, timeout=timeout_s)

@@ -15,11 +15,11 @@ from collections.abc import Callable
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, ProducerClosed
+from aiokafka.errors import KafkaError
 
 from services.ingest.problems import Code, Problem
 from services.ingest.settings import IngestSettings
-from shared.kafka import TopicFacts, topic_facts
+from shared.kafka import TopicFacts, stop_producer, topic_facts
 from shared.ops import Readiness
 from shared.telemetry import IngestMetrics
 
@@ -126,7 +126,7 @@ class KafkaLink:
                 await producer.start()
                 await self._look_at_topic()
         except BaseException:
-            await _stop(producer)
+            await stop_producer(producer, _STOP_BOUND_S)
             raise
         self.producer, self._broken = producer, False
         self._reached()
@@ -206,22 +206,7 @@ class KafkaLink:
     async def _close(self) -> None:
         producer, self.producer = self.producer, None
         if producer is not None:
-            await _stop(producer)
-
-
-async def _stop(producer: AIOKafkaProducer) -> None:
-    """Stop the producer within a bound: gently first, since `stop()` alone hangs on a frozen broker."""
-    try:
-        async with asyncio.timeout(_STOP_BOUND_S):
-            await producer.stop()
-    except _FAILURES:
-        sender = producer._sender.sender_task  # noqa: SLF001 - aiokafka offers no hard stop
-        if sender is not None:
-            sender.cancel()
-        producer._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001 - or its waiters wait for ever
-        await producer.client.close()
-        if sender is not None:
-            await asyncio.wait({sender}, timeout=_STOP_BOUND_S)
+            await stop_producer(producer, _STOP_BOUND_S)
 
 
 def _starting(address: str) -> Problem:

@@ -36,6 +36,17 @@ class UploaderSettings(KafkaSettings):
     )
     commit_interval_s: float = Field(default=1.0, gt=0, le=60, description="Seconds between offset commits")
     commit_records: int = Field(default=5000, ge=1, description="Stored records after which a commit comes early")
+    stalled_after_s: float = Field(
+        default=60.0,
+        ge=10,
+        description="Seconds without progress until a partition is named, and a wedged client replaced",
+    )
+    dead_letter_share_max: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Largest share of dead letters among the last 1000 records; 0: none is ever written, 1: no limit",
+    )
     drain_timeout_s: float = Field(default=5.0, gt=0, description="Seconds that uploads on the wire get on a revoke")
     kafka_rebalance_timeout_s: float = Field(default=12.0, gt=0, description="Seconds a group member has to rejoin")
     kafka_session_timeout_s: float = Field(default=10.0, ge=6, description="Seconds until a silent member is evicted")

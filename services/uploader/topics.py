@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
+from services.uploader.dead_letter import EXTRA_BYTES
+from services.uploader.dead_letter_topic import too_small
 from shared.kafka import REQUEST_TIMEOUT_S, KafkaSettings, TopicFacts, connection_options, topic_facts
-
-DEAD_EXTRA_BYTES = 64 * 1024
-"""How much larger a dead letter may be than its record: the headers that it adds (DESIGN §3)."""
 
 VISIBLE_TIMEOUT_S = 15.0
 
@@ -51,7 +50,7 @@ async def ensure_topics(settings: KafkaSettings, plan: TopicPlan) -> tuple[Topic
 
 
 async def _create(admin: AIOKafkaAdminClient, settings: KafkaSettings, plan: TopicPlan) -> None:
-    for name, extra_bytes in ((settings.kafka_topic, 0), (settings.kafka_dead_topic, DEAD_EXTRA_BYTES)):
+    for name, extra_bytes in ((settings.kafka_topic, 0), (settings.kafka_dead_topic, EXTRA_BYTES)):
         answer = await admin.create_topics(
             [
                 NewTopic(
@@ -94,7 +93,5 @@ def differences(topic: TopicFacts, dead: TopicFacts, min_insync: int) -> list[st
             found.append(
                 f"topic {fact.name}: min.insync.replicas is {fact.min_insync}, not KAFKA_MIN_INSYNC={min_insync}"
             )
-    needed = topic.message_bytes_max + DEAD_EXTRA_BYTES
-    if dead.message_bytes_max < needed:
-        found.append(f"topic {dead.name}: max.message.bytes is {dead.message_bytes_max}, less than {needed}")
-    return found
+    small = too_small(topic, dead)
+    return found if small is None else [*found, small]

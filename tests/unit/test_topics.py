@@ -2,7 +2,8 @@
 
 import pytest
 
-from services.uploader.topics import DEAD_EXTRA_BYTES, differences
+from services.uploader.dead_letter import EXTRA_BYTES
+from services.uploader.topics import differences
 from shared.kafka import TopicFacts
 
 
@@ -17,7 +18,7 @@ def facts(name: str, **changes: object) -> TopicFacts:
     return TopicFacts(name, exists=True, **(fields | changes))  # type: ignore[arg-type]
 
 
-DEAD = facts("dead", message_bytes_max=1_000_000 + DEAD_EXTRA_BYTES)
+DEAD = facts("dead", message_bytes_max=1_000_000 + EXTRA_BYTES)
 
 
 def test_topics_as_the_contract_has_them() -> None:
@@ -30,7 +31,7 @@ def test_topics_as_the_contract_has_them() -> None:
     [
         (facts("live", timestamp_type="CreateTime"), DEAD, "live: message.timestamp.type is CreateTime"),
         (facts("live", min_insync=1), DEAD, "live: min.insync.replicas is 1, not KAFKA_MIN_INSYNC=2"),
-        (facts("live"), facts("dead"), f"dead: max.message.bytes is 1000000, less than {1_000_000 + DEAD_EXTRA_BYTES}"),
+        (facts("live"), facts("dead"), f"dead: max.message.bytes is 1000000, less than {1_000_000 + EXTRA_BYTES}"),
     ],
 )
 def test_each_difference_is_named(live: TopicFacts, dead: TopicFacts, says: str) -> None:
