@@ -51,7 +51,7 @@ def main() -> None:
 
     def window() -> None:
         w = Window()
-        for run in [w.admit(offset, 800) for offset in range(COUNT)]:
+        for run in [w.admit(offset, 800, 0) for offset in range(COUNT)]:
             w.complete(run)
 
     rows = [

@@ -25,6 +25,7 @@ class Readiness:
 
     def __init__(self, *conditions: str) -> None:
         self._reasons: dict[str, str] = dict.fromkeys(conditions, "starting")  # condition → why it fails
+        self._notes: dict[str, str] = {}  # what a person should know although all is well
 
     def hold(self, condition: str) -> None:
         """The condition holds now."""
@@ -33,6 +34,15 @@ class Readiness:
     def fail(self, condition: str, reason: str) -> None:
         """The condition fails; `reason` is for a person."""
         self._reasons[condition] = reason
+
+    def note(self, name: str, text: str) -> None:
+        """Tell something that is over and cannot be mended, as long as this process lives. It stays ready."""
+        self._notes[name] = text
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What was noted, by name."""
+        return dict(self._notes)
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -53,7 +63,8 @@ def ops_app(readiness: Readiness, registry: CollectorRegistry) -> Starlette:
 
     async def readyz(_: Request) -> Response:
         reasons = readiness.reasons
-        return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
+        body = {"ready": not reasons, "reasons": reasons} | ({"notes": readiness.notes} if readiness.notes else {})
+        return JSONResponse(body, status_code=503 if reasons else 200)
 
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

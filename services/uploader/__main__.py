@@ -15,15 +15,20 @@ from prometheus_client import CollectorRegistry
 
 from services.uploader import cli
 from services.uploader.consumer import GroupConsumer, consumer_client
+from services.uploader.dead_letter import DeadShare
+from services.uploader.dead_letter_topic import DeadLetters
 from services.uploader.errors import ConfigurationError
 from services.uploader.health import StoreHealth
 from services.uploader.keys import KeyTemplate
+from services.uploader.limiter import Limiter
 from services.uploader.partition import Sink
-from services.uploader.retry import decide, reason
+from services.uploader.retry import DeadLetter, decide, reason
 from services.uploader.settings import UploaderSettings
 from services.uploader.store import Store
 from services.uploader.store.aiobotocore import open_store
+from services.uploader.topic_view import TopicView
 from services.uploader.topics import TopicPlan, ensure_topics
+from services.uploader.upload_limit import UploadLimit
 from shared.kafka import KafkaSettings, connection_options
 from shared.ops import Readiness, listen, serve_ops
 from shared.settings import EXIT_CONFIGURATION, load, stop
@@ -31,6 +36,7 @@ from shared.telemetry import UploaderMetrics, configure_logging
 
 log = logging.getLogger("spillway.uploader")
 
+EXIT_WEDGED = 70  # EX_SOFTWARE of sysexits.h
 PROBE_KEY = ".spillway/probe"
 CONNECTIONS_MAX = 1024
 """Bound of the S3 client's pool; a connection is opened only when a put needs one."""
@@ -76,7 +82,7 @@ async def _run(settings: UploaderSettings) -> None:
     registry = CollectorRegistry()
     metrics = UploaderMetrics(registry)
     readiness = Readiness("kafka", "topic", "assignment", "s3")
-    health = StoreHealth(readiness)
+    health = StoreHealth(readiness, metrics)
     keys = KeyTemplate(settings.s3_key_template, settings.s3_folder)
     try:
         ops = listen(settings.uploader_ops_host, settings.uploader_ops_port, "UPLOADER_OPS_PORT")
@@ -95,12 +101,18 @@ async def _run(settings: UploaderSettings) -> None:
             )
         except ConfigurationError as error:
             stop(str(error), EXIT_CONFIGURATION)
+        dead_letters = await stack.enter_async_context(
+            DeadLetters(settings, readiness, metrics, DeadShare(settings.dead_letter_share_max))
+        )
+        limit = UploadLimit(Limiter(settings.max_uploads), metrics)
         consumer = GroupConsumer(
             settings,
-            Sink(store, keys, health, metrics, settings.max_workers),
+            Sink(store, keys, health, limit, dead_letters, metrics, settings.max_workers),
             readiness,
             metrics,
             lambda: consumer_client(settings),
+            lambda: TopicView(settings),
+            _give_up,
         )
         stopping = _own_signals(consumer)
         log.info(
@@ -110,6 +122,13 @@ async def _run(settings: UploaderSettings) -> None:
         if await _probe(store, health, metrics, stopping):
             await consumer.run()
     log.info("stopped")
+
+
+def _give_up(message: str) -> None:
+    """What hangs cannot be ended from inside: leave, so that the supervisor starts anew. Nothing is lost by it."""
+    log.critical("wedged; leaving so that a supervisor starts this process anew", extra={"cause": message})
+    logging.shutdown()
+    os._exit(EXIT_WEDGED)
 
 
 def _own_signals(consumer: GroupConsumer) -> asyncio.Event:
@@ -140,9 +159,11 @@ async def _probe(store: Store, health: StoreHealth, metrics: UploaderMetrics, st
         try:
             await store.put(PROBE_KEY, b"", {})
         except Exception as error:  # noqa: BLE001 - any failure is tried again
-            retry = decide(error, attempt, random.random())  # noqa: S311 - jitter
+            decision = decide(error, attempt, random.random())  # noqa: S311 - jitter, not a secret
+            # A probe is no record: one that S3 calls poison (metadata, tags) is the settings' fault.
+            retry = decision.held if isinstance(decision, DeadLetter) else decision
             metrics.retries.labels(kind=retry.kind, reason=reason(error)).inc()
-            health.failed(reason(error), str(error), time.monotonic())
+            health.failed(reason(error), str(error), time.time())
             try:
                 async with asyncio.timeout(retry.delay_s):
                     await stopping.wait()

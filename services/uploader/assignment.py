@@ -13,6 +13,7 @@ Invariants (DESIGN §7):
 import asyncio
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
@@ -21,6 +22,7 @@ from services.uploader.committer import Committer
 from services.uploader.partition import Partition, Sink
 from services.uploader.settings import UploaderSettings
 from services.uploader.start import AskAgain, Start, decide_start
+from services.uploader.topic_view import TopicView, noted_id
 from shared.ops import Readiness
 from shared.telemetry import UploaderMetrics
 
@@ -35,6 +37,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is
     def __init__(
         self,
         client: AIOKafkaConsumer,
+        view: TopicView,
+        topic_id: str | None,
         group: asyncio.TaskGroup,
         sink: Sink,
         committer: Committer,
@@ -43,7 +47,10 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is
         metrics: UploaderMetrics,
     ) -> None:
         self.table: dict[TopicPartition, Partition] = {}  # assigned now
+        self.asked: dict[TopicPartition, bool] = {}  # whether the last poll asked for it
         self._client = client
+        self._view = view
+        self._topic_id = topic_id  # of the topic that this session began with
         self._group = group  # of the workers and of positioning
         self._sink = sink
         self._committer = committer
@@ -55,11 +62,22 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is
     # -- what the poll task asks and brings; synchronous, so that nothing runs between a poll and its admission
 
     def hungry(self) -> tuple[list[TopicPartition], int]:
-        """The partitions to ask for, and how many records may come so that none exceeds MAX_QUEUE."""
+        """The partitions to ask for, and how many records may come so that none exceeds MAX_QUEUE.
+
+        Half of MAX_BUFFER_BYTES is for whoever comes first, the other half is kept in equal shares: a partition with a
+        backlog of large records uses the memory that is free, and never the share of another.
+        """
         settings = self._settings
-        if sum(partition.window.pending_bytes for partition in self.table.values()) >= settings.max_buffer_bytes:
-            return [], 1
-        hungry = [p for p in self.table.values() if p.positioned and len(p.window) <= settings.max_queue // 2]
+        free_for_all = sum(p.window.pending_bytes for p in self.table.values()) < settings.max_buffer_bytes // 2
+        share_bytes = settings.max_buffer_bytes // 2 // max(1, len(self.table))
+        hungry = [
+            partition
+            for partition in self.table.values()
+            if partition.positioned
+            and len(partition.window) <= settings.max_queue // 2
+            and (free_for_all or partition.window.pending_bytes < share_bytes)
+        ]
+        self.asked = dict.fromkeys(self.table, False) | {partition.tp: True for partition in hungry}
         fullest = max((len(partition.window) for partition in hungry), default=0)
         return [partition.tp for partition in hungry], settings.max_queue - fullest
 
@@ -72,6 +90,17 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is
             else:
                 log.info("polled a partition before its start was known; seeking back", extra={"tp": str(tp)})
                 self._client.seek(tp, records[0].offset)
+
+    def out_of_range(self, positions: Mapping[TopicPartition, int]) -> None:
+        """The broker has no record at these positions: retention overtook them, or the log shrank.
+
+        What is in memory stays there and is stored; only where to read on is asked for anew.
+        """
+        for tp, position in positions.items():
+            partition = self.table.get(tp)
+            if partition is not None and partition.positioned:
+                partition.positioned = False
+                partition.positioning = self._group.create_task(self._position(partition, position))
 
     # -- rebalances
 
@@ -109,18 +138,20 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is
             for partition in leaving:
                 if self.table.get(partition.tp) is partition:
                     del self.table[partition.tp]
-                self._committer.forget(partition.tp)
 
-    # -- where a partition starts
+    # -- where a partition starts, or goes on
 
-    async def _position(self, partition: Partition) -> None:
-        """Find where to start, and let the partition be polled. Ends with the partition's assignment."""
+    async def _position(self, partition: Partition, position: int | None = None) -> None:
+        """Find where to start, or where to go on after `position`, and let the partition be polled.
+
+        Ends with the partition's assignment.
+        """
         tp = partition.tp
         answers = 0
         while True:
             try:
                 async with asyncio.timeout(self._settings.kafka_request_timeout_s):
-                    committed = await self._client.committed(tp)
+                    known, same_topic = (position, True) if position is not None else await self._committed(tp)
                     begin = (await self._client.beginning_offsets([tp]))[tp]
                     end = (await self._client.end_offsets([tp]))[tp]
             except (KafkaError, TimeoutError) as error:
@@ -135,25 +166,47 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is
             if self.table.get(tp) is not partition:
                 return
             answers += 1
-            match decide_start(committed, begin, end, answers):
+            match decide_start(known, begin, end, answers, same_topic=same_topic):
                 case AskAgain():
                     log.warning(
-                        "the commit lies beyond the log's end",
-                        extra={"tp": str(tp), "committed": committed, "end": end},
+                        "the offset lies beyond the log's end",
+                        extra={"tp": str(tp), "offset": known, "end": end},
                     )
                     await asyncio.sleep(POSITION_RETRY_S)
                 case Start() as start:
-                    self._say(start, tp)
-                    self._client.seek(tp, start.offset)
-                    partition.start_at(start.offset, committed)
+                    self._begin(partition, start, known, running=position is not None)
                     return
+
+    async def _committed(self, tp: TopicPartition) -> tuple[int | None, bool]:
+        """The group's commit, and whether it was made for the topic as it is now."""
+        committed = await self._client.committed(tp)
+        if committed is None or self._topic_id is None:
+            return committed, True
+        noted = noted_id(await self._view.note(self._settings.kafka_group_id, tp))
+        return committed, noted is None or noted == self._topic_id
+
+    def _begin(self, partition: Partition, start: Start, known: int | None, *, running: bool) -> None:
+        self._say(start, partition.tp)
+        if running and start.remade:
+            raise ConsumerStoppedError(f"the log of {partition.tp} ends before {known}, where we read")
+        self._client.seek(partition.tp, start.offset)
+        if running:
+            partition.go_on_at(start.offset)
+        else:
+            partition.start_at(start.offset, None if start.remade else known)
 
     def _say(self, start: Start, tp: TopicPartition) -> None:
         if start.lost:
+            first, last = start.offset - start.lost, start.offset - 1
             self._metrics.lost_records.labels(partition=tp.partition).inc(start.lost)
+            self._readiness.note(
+                f"lost-{tp.partition}",
+                f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}: retention deleted offsets {first} to {last} of {tp.topic} "
+                f"partition {tp.partition} before they were stored",
+            )
             log.error(
                 "retention deleted records before they were stored",
-                extra={"tp": str(tp), "first_lost": start.offset - start.lost, "last_lost": start.offset - 1},
+                extra={"tp": str(tp), "first_lost": first, "last_lost": last},
             )
         if start.remade:
             log.error("the topic was made anew; starting at its beginning", extra={"tp": str(tp)})

@@ -3,11 +3,14 @@
 Owns the lock around commits and the clock. A commit is refused for a partition that is no longer in the table: what
 completes after a revoke never commits. aiokafka retries a commit for ever and takes the group's generation when it
 sends, so an unbounded one would pass under the *next* generation and rewind the new owner.
+
+A commit notes the id of the topic that it was made for: an offset means nothing for another topic of the same name.
 """
 
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Iterable, Mapping
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -20,7 +23,6 @@ from shared.telemetry import UploaderMetrics
 log = logging.getLogger(__name__)
 
 COUNT_CHECK_S = 0.1
-LAG_INTERVAL_S = 3.0
 POSITION_TIMEOUT_S = 1.0
 
 Table = Mapping[TopicPartition, Partition]
@@ -29,16 +31,24 @@ Table = Mapping[TopicPartition, Partition]
 class Committer:
     """Commits of one session."""
 
-    def __init__(self, client: AIOKafkaConsumer, settings: UploaderSettings, metrics: UploaderMetrics) -> None:
+    def __init__(
+        self, client: AIOKafkaConsumer, settings: UploaderSettings, metrics: UploaderMetrics, note: str = ""
+    ) -> None:
         self._client = client
         self._settings = settings
         self._metrics = metrics
+        self._note = note  # the metadata of every commit
+        self._forbidden = False
         self._lock = asyncio.Lock()  # held by the clock and by a revoke; both are bounded, so neither waits for long
         self._positions_trusted = True
 
     def distrust_positions(self) -> None:
         """A poll failed: the client's positions may stand behind records that were never returned."""
         self._positions_trusted = False
+
+    def forbid(self) -> None:
+        """Commit nothing any more: the offsets of this session mean nothing for the topic as it is now."""
+        self._forbidden = True
 
     async def run(self, table: Table) -> None:
         """Commit every COMMIT_INTERVAL_S, or earlier once COMMIT_RECORDS are waiting. Runs until cancelled."""
@@ -50,7 +60,6 @@ class Committer:
                 await asyncio.sleep(min(COUNT_CHECK_S, self._settings.commit_interval_s))
             await self._follow_positions(table)
             await self.commit(list(table.values()), table)
-            self._observe(table)
 
     async def commit(self, partitions: Iterable[Partition], table: Table) -> None:
         """Commit what moved of those partitions that are in the table. A failure is logged, never raised."""
@@ -62,15 +71,19 @@ class Committer:
                 and partition.window.committable is not None
                 and partition.window.committable != partition.committed
             }
-            if not offsets:
+            if not offsets or self._forbidden:
                 return
+            outcome, started_s = "failed", time.monotonic()
             try:
-                await asyncio.wait_for(self._client.commit(offsets), COMMIT_TIMEOUT_S)
+                noted = {tp: (offset, self._note) for tp, offset in offsets.items()}
+                await asyncio.wait_for(self._client.commit(noted), COMMIT_TIMEOUT_S)
+                outcome = "committed"
             except (KafkaError, TimeoutError) as error:
-                self._metrics.commits.labels(outcome="failed").inc()
                 log.warning("a commit failed; its records may be stored again", extra={"cause": repr(error)})
                 return
-            self._metrics.commits.labels(outcome="committed").inc()
+            finally:
+                self._metrics.commits.labels(outcome=outcome).inc()
+                self._metrics.commit_seconds.observe(time.monotonic() - started_s)
             for tp, offset in offsets.items():
                 partition_now = table.get(tp)
                 if partition_now is not None:
@@ -90,31 +103,3 @@ class Committer:
                 # Again, after the await: a poll may have failed, a reassignment may have come.
                 if self._positions_trusted and table.get(partition.tp) is partition and partition.positioned:
                     partition.window.follow(position)
-
-    def _observe(self, table: Table) -> None:
-        metrics = self._metrics
-        metrics.buffered_bytes.set(sum(partition.window.pending_bytes for partition in table.values()))
-        for tp, partition in table.items():
-            metrics.buffered_records.labels(partition=tp.partition).set(len(partition.window))
-
-    async def watch_lag(self, table: Table) -> None:
-        """Measure the lag every LAG_INTERVAL_S. Runs until cancelled.
-
-        The broker is asked: the client's own high-water mark comes with fetches, and a full partition is not fetched,
-        so that it would stand still in just the outage that it is needed for.
-        """
-        while True:
-            with contextlib.suppress(KafkaError, TimeoutError):
-                async with asyncio.timeout(COMMIT_TIMEOUT_S):
-                    ends = await self._client.end_offsets(list(table)) if table else {}
-                for tp, end in ends.items():
-                    partition = table.get(tp)
-                    if partition is not None and partition.window.committable is not None:
-                        lag = max(0, end - partition.window.committable)
-                        self._metrics.lag_records.labels(partition=tp.partition).set(lag)
-            await asyncio.sleep(LAG_INTERVAL_S)
-
-    def forget(self, tp: TopicPartition) -> None:
-        """Another process reports on this partition from now on."""
-        for gauge in (self._metrics.buffered_records, self._metrics.lag_records):
-            gauge.remove(str(tp.partition))

@@ -8,22 +8,25 @@ Invariants, each of which has lost data in other sinks (DESIGN §7):
 - No await between `getmany` returning and admission.
 - The poll task only polls, and a poll is cancelled only together with its client.
 - A position is trusted as committable only while no poll failed: a failing one may have moved it past records that it
-  did not return.
+  did not return. A position out of range is no such failure: aiokafka raises it instead of an answer, and the partition
+  goes on, with what is in memory, where the log begins now.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError, OffsetOutOfRangeError
 
 from services.uploader.assignment import Assignment
 from services.uploader.committer import Committer
 from services.uploader.partition import Sink
 from services.uploader.settings import UploaderSettings
+from services.uploader.topic_view import TopicView, commit_note
+from services.uploader.watch import TopicRemadeError, Watch, WedgedClientError
 from shared.kafka import connection_options
 from shared.ops import Readiness
 from shared.telemetry import UploaderMetrics
@@ -39,6 +42,12 @@ STOP_TIMEOUT_S = 5.0
 POLL_STOP_TIMEOUT_S = 1.0
 SESSION_PAUSE_S = 1.0
 TOPIC_CHECK_S = 1.0
+HEARTBEAT_S = 1.0
+"""A member learns of a rebalance from the answer to a heartbeat: this is how long the others wait for it at most."""
+
+END_TIMEOUT_S = 40.0
+"""A session's end, in seconds: more than the drain, two commits and the client's close together. What still hangs then
+cannot be ended from inside the process."""
 
 
 def consumer_client(settings: UploaderSettings) -> AIOKafkaConsumer:
@@ -57,7 +66,7 @@ def consumer_client(settings: UploaderSettings) -> AIOKafkaConsumer:
         auto_offset_reset="none",  # "earliest" would skip what retention took without a word
         isolation_level="read_committed",
         session_timeout_ms=round(settings.kafka_session_timeout_s * 1000),
-        heartbeat_interval_ms=round(settings.kafka_session_timeout_s * 1000 / 4),
+        heartbeat_interval_ms=round(HEARTBEAT_S * 1000),
         rebalance_timeout_ms=round(settings.kafka_rebalance_timeout_s * 1000),
         request_timeout_ms=round(settings.kafka_request_timeout_s * 1000),
         max_partition_fetch_bytes=1024 * 1024,
@@ -76,12 +85,28 @@ class GroupConsumer:
         readiness: Readiness,
         metrics: UploaderMetrics,
         new_client: Callable[[], AIOKafkaConsumer],
+        new_view: Callable[[], TopicView],
+        give_up: Callable[[str], None],
     ) -> None:
+        """Wire the consumer.
+
+        Args:
+            settings: of the uploader.
+            sink: what every partition puts its records with.
+            readiness: gets `kafka`, `topic`, `assignment`, `progress`.
+            metrics: of the uploader.
+            new_client: makes the client of a session.
+            new_view: makes its view of the topic.
+            give_up: ends the process, with this message, where a session cannot be ended.
+
+        """
         self._settings = settings
         self._sink = sink
         self._readiness = readiness
         self._metrics = metrics
         self._new_client = new_client
+        self._new_view = new_view
+        self._give_up = give_up
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -100,8 +125,12 @@ class GroupConsumer:
     def _failed(self, cause: BaseException) -> None:
         brokers = self._settings.kafka_bootstrap_servers
         self._metrics.consumer_restarts.inc()
+        if isinstance(cause, TopicRemadeError):
+            self._metrics.topic_remade.inc()
+            log.error("the topic was made anew", extra={"cause": str(cause)})
+            return
         self._readiness.fail("kafka", f"KAFKA_BOOTSTRAP_SERVERS={brokers}: {type(cause).__name__}: {cause}")
-        expected = isinstance(cause, KafkaError | TimeoutError)
+        expected = isinstance(cause, KafkaError | TimeoutError | WedgedClientError)
         log.log(
             logging.WARNING if expected else logging.ERROR,
             "the Kafka consumer failed; making a new one",
@@ -110,42 +139,59 @@ class GroupConsumer:
         )
 
     async def _session(self) -> None:
-        client = self._new_client()
+        client, view = self._new_client(), self._new_view()
         try:
             await asyncio.wait_for(client.start(), START_TIMEOUT_S)
+            await asyncio.wait_for(view.start(), START_TIMEOUT_S)
             self._readiness.hold("kafka")
             if await self._topic_exists(client):
-                await self._consume(client)
+                # Before the group is joined: a commit of this session is never for a younger topic than its note says.
+                topic_id = await asyncio.wait_for(view.topic_id(), START_TIMEOUT_S)
+                await self._consume(client, view, topic_id)
         finally:
-            await self._close(client)
+            with self._bounded_end("closing the Kafka client"):
+                await self._close(client, view)
 
-    async def _consume(self, client: AIOKafkaConsumer) -> None:
-        committer = Committer(client, self._settings, self._metrics)
-        async with asyncio.TaskGroup() as group:
-            assignment = Assignment(
-                client, group, self._sink, committer, self._settings, self._readiness, self._metrics
-            )
-            client.subscribe([self._settings.kafka_topic], listener=assignment)
-            clock = group.create_task(committer.run(assignment.table))
-            poll = group.create_task(self._poll(client, assignment, committer))
-            lag = group.create_task(committer.watch_lag(assignment.table))
-            stop = group.create_task(self._stopping.wait())
-            try:
-                # All of them, not only `stop`: a task group says nothing of a task that was cancelled from inside the
-                # client, and a session without its poll or its clock would stand still in silence.
-                await asyncio.wait({stop, poll, clock, lag}, return_when=asyncio.FIRST_COMPLETED)
-                if not self._stopping.is_set():  # and not `stop.done()`: the poll may see the event first and end first
-                    raise ConsumerStoppedError("a task of the session ended by itself")
-                # A poll in the middle of a rebalance, or without a broker, may not return for long.
-                await asyncio.wait({poll}, timeout=POLL_STOP_TIMEOUT_S)
-            finally:
-                stop.cancel()
-                lag.cancel()
-                if not poll.done():
-                    committer.distrust_positions()
-                    poll.cancel()
-                clock.cancel()
-                await assignment.leave()
+    @contextlib.contextmanager
+    def _bounded_end(self, what: str) -> Iterator[None]:
+        """End the process where the body hangs: a task inside the client that ignores its cancellation, say."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(END_TIMEOUT_S, self._give_up, f"{what} took longer than {END_TIMEOUT_S:g} s")
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    async def _consume(self, client: AIOKafkaConsumer, view: TopicView, topic_id: str | None) -> None:
+        committer = Committer(client, self._settings, self._metrics, commit_note(topic_id))
+        watch = Watch(client, view, topic_id, committer, self._settings, self._readiness, self._metrics)
+        with contextlib.ExitStack() as ending:
+            async with asyncio.TaskGroup() as group:
+                assignment = Assignment(
+                    client, view, topic_id, group, self._sink, committer, self._settings, self._readiness, self._metrics
+                )
+                client.subscribe([self._settings.kafka_topic], listener=assignment)
+                clock = group.create_task(committer.run(assignment.table))
+                poll = group.create_task(self._poll(client, assignment, committer))
+                lookout = group.create_task(watch.run(assignment))
+                stop = group.create_task(self._stopping.wait())
+                try:
+                    # All of them, not only `stop`: a task group says nothing of a task that was cancelled from inside
+                    # the client, and a session without its poll or its clock would stand still in silence.
+                    await asyncio.wait({stop, poll, clock, lookout}, return_when=asyncio.FIRST_COMPLETED)
+                    if not self._stopping.is_set():  # and not `stop.done()`: the poll may see the event and end first
+                        raise ConsumerStoppedError("a task of the session ended by itself")
+                    # A poll in the middle of a rebalance, or without a broker, may not return for long.
+                    await asyncio.wait({poll}, timeout=POLL_STOP_TIMEOUT_S)
+                finally:
+                    ending.enter_context(self._bounded_end("ending the session"))
+                    stop.cancel()
+                    lookout.cancel()
+                    if not poll.done():
+                        committer.distrust_positions()
+                        poll.cancel()
+                    clock.cancel()
+                    await assignment.leave()
 
     async def _poll(self, client: AIOKafkaConsumer, assignment: Assignment, committer: Committer) -> None:
         nobody = TopicPartition(self._settings.kafka_topic, -1)  # asked for when none has room: an empty list means all
@@ -157,11 +203,14 @@ class GroupConsumer:
                     timeout_ms=POLL_TIMEOUT_MS if hungry else FULL_POLL_TIMEOUT_MS,
                     max_records=records_max,
                 )
+            except OffsetOutOfRangeError as error:
+                assignment.out_of_range(error.args[0])
+                continue
             except BaseException:
                 committer.distrust_positions()
                 raise
             assignment.admit(polled)
-            self._sink.health.settle(time.monotonic())
+            self._sink.health.settle(time.time())
             self._say_whether_topic_is_there(client)
 
     def _topic_missing(self) -> str:
@@ -195,12 +244,13 @@ class GroupConsumer:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    async def _close(self, client: AIOKafkaConsumer) -> None:
-        """Close the client; `stop()` can hang when the broker is frozen, so it is bounded."""
-        try:
-            await asyncio.wait_for(client.stop(), STOP_TIMEOUT_S)
-        except (KafkaError, TimeoutError) as error:
-            log.warning("the Kafka client did not close cleanly", extra={"cause": repr(error)})
+    async def _close(self, client: AIOKafkaConsumer, view: TopicView) -> None:
+        """Close both clients; `stop()` can hang when the broker is frozen, so each is bounded."""
+        for closing in (client.stop(), view.close()):
+            try:
+                await asyncio.wait_for(closing, STOP_TIMEOUT_S)
+            except (KafkaError, TimeoutError) as error:
+                log.warning("the Kafka client did not close cleanly", extra={"cause": repr(error)})
 
 
 def _first(error: BaseException) -> BaseException:

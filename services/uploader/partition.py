@@ -2,6 +2,7 @@
 
 Owns everything of one partition during one assignment. Does not poll and does not commit: the consumer does, and asks
 this object for room and for the committable offset. What completes after `close()` changes nothing that is committed.
+A record is done once it is an object, once it is a dead letter that Kafka has acknowledged, or if it has no value.
 """
 
 import asyncio
@@ -9,20 +10,27 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aiokafka import ConsumerRecord, TopicPartition
 
+from services.uploader.dead_letter_topic import DeadLetters
+from services.uploader.errors import PoisonRecord
 from services.uploader.health import StoreHealth
 from services.uploader.keys import KeyTemplate
-from services.uploader.retry import decide, reason
+from services.uploader.retry import DeadLetter, Retry, decide, reason
 from services.uploader.store import Store
+from services.uploader.upload_limit import UploadLimit
 from services.uploader.window import Run, Window
 from shared.record import Record, decode
 from shared.telemetry import UploaderMetrics
 
 log = logging.getLogger(__name__)
+
+
+RECORD_OVERHEAD_BYTES = 1536
+"""What a buffered record costs beside its bytes: the client's object with eight headers, a run, a place in a queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +40,16 @@ class Sink:
     store: Store
     keys: KeyTemplate
     health: StoreHealth
+    limit: UploadLimit
+    dead_letters: DeadLetters
     metrics: UploaderMetrics
     max_workers: int
+
+
+def held_bytes(record: ConsumerRecord) -> int:
+    """What a record holds in memory until it is done."""
+    headers = sum(len(value) for _, value in record.headers)
+    return len(record.value or b"") + len(record.key or b"") + headers + RECORD_OVERHEAD_BYTES
 
 
 class Partition:
@@ -50,6 +66,10 @@ class Partition:
         self._queue: deque[tuple[Run, ConsumerRecord]] = deque()  # admitted, no worker has it yet
         self._workers: set[asyncio.Task[None]] = set()  # at most max_workers; each leaves when the queue is empty
         self._on_wire: set[asyncio.Task[None]] = set()  # those inside a put; the others idle in backoff
+        self._failing: dict[int, str] = {}  # why the record at this offset fails; only of those that do
+        self._admitted_records = 0
+        self._admitted_bytes = 0  # of their values
+        self.newest_timestamp_ms: int | None = None  # of the last record admitted
         self.closed = False  # set once; nothing is stored from then on but what is on the wire
 
     def start_at(self, offset: int, committed: int | None) -> None:
@@ -57,6 +77,21 @@ class Partition:
         self.window.follow(offset)
         self.committed = committed
         self.positioned = True
+
+    def go_on_at(self, offset: int) -> None:
+        """The position was out of range and is `offset` now; what is in memory stays there."""
+        self.window.follow(offset)
+        self.positioned = True
+
+    @property
+    def failing(self) -> str | None:
+        """Why the oldest of the failing records fails; None while none does."""
+        return self._failing[min(self._failing)] if self._failing else None
+
+    @property
+    def mean_bytes(self) -> float:
+        """Mean size of the values seen in this assignment."""
+        return self._admitted_bytes / self._admitted_records if self._admitted_records else 0.0
 
     def stored_since_commit(self) -> int:
         """Offsets between the last commit and the committable one; holes count."""
@@ -71,8 +106,11 @@ class Partition:
 
         """
         for record in records:
-            size = len(record.value or b"")
-            self._queue.append((self.window.admit(record.offset, size), record))
+            run = self.window.admit(record.offset, held_bytes(record), record.timestamp)
+            self._queue.append((run, record))
+            self._admitted_bytes += len(record.value or b"")
+            self.newest_timestamp_ms = record.timestamp
+        self._admitted_records += len(records)
         for _ in range(min(self._sink.max_workers - len(self._workers), len(self._queue))):
             worker = self._group.create_task(self._work())
             self._workers.add(worker)
@@ -121,53 +159,86 @@ class Partition:
             )
             if record.value is None:
                 self._sink.metrics.tombstones.inc()
-            elif not await self._store(record, record.value):
+            elif not await self._settle(record, raw, record.value):
                 return
             self.window.complete(run)
 
-    async def _store(self, record: Record, body: bytes) -> bool:
-        """Put until it is stored (True), or until the partition closes (False)."""
+    async def _settle(self, record: Record, raw: ConsumerRecord, body: bytes) -> bool:
+        """Put until it is stored, or acknowledged as a dead letter (True), or until the partition closes (False)."""
         key = self._sink.keys.key(record)
-        attempt = 0
-        while not self.closed:
-            attempt += 1
-            error = await self._attempt(key, body, record)
-            if error is None:
-                return True
-            retry = decide(error, attempt, random.random())  # noqa: S311 - jitter, not a secret
-            why = reason(error)
-            self._sink.metrics.retries.labels(kind=retry.kind, reason=why).inc()
-            self._sink.health.failed(why, str(error), time.monotonic())
-            log.debug(
-                "put failed, trying again",
-                extra={"key": key, "attempt": attempt, "delay_s": round(retry.delay_s, 3), "cause": str(error)},
-            )
-            if not self.closed:
-                await asyncio.sleep(retry.delay_s)
-        return False
-
-    async def _attempt(self, key: str, body: bytes, record: Record) -> Exception | None:
-        metrics = self._sink.metrics
-        worker = asyncio.current_task()
-        assert worker is not None  # noqa: S101 - a coroutine of ours always runs in a task
         metadata = {
             "spillway-topic": record.topic,
             "spillway-partition": str(record.partition),
             "spillway-offset": str(record.offset),
             "spillway-id": record.id,
         }
-        started_s = time.monotonic()
+        attempt = 0
+        try:
+            while not self.closed:
+                attempt += 1
+                error = await self._attempt(key, body, metadata)
+                if error is None:
+                    self._sink.dead_letters.settled()
+                    return True
+                self._failing[raw.offset] = reason(error)
+                match decide(error, attempt, random.random()):  # noqa: S311 - jitter, not a secret
+                    case Retry() as retry:
+                        self._sink.health.failed(reason(error), str(error), time.time())
+                    case DeadLetter() as letter:
+                        if await self._bury(raw, letter.error, attempt):
+                            return True
+                        retry = letter.held
+                await self._back_off(retry, key, attempt, error)
+            return False
+        finally:
+            self._failing.pop(raw.offset, None)
+            self._sink.dead_letters.release(raw)
+
+    async def _back_off(self, retry: Retry, key: str, attempt: int, error: Exception) -> None:
+        self._sink.metrics.retries.labels(kind=retry.kind, reason=reason(error)).inc()
+        log.debug(
+            "put failed, trying again",
+            extra={"key": key, "attempt": attempt, "delay_s": round(retry.delay_s, 3), "cause": str(error)},
+        )
+        if not self.closed:
+            await asyncio.sleep(retry.delay_s)
+
+    async def _bury(self, raw: ConsumerRecord, error: PoisonRecord, attempts: int) -> bool:
+        """Write the dead letter; whether it is acknowledged. A revoke awaits it as it does a put."""
+        worker = _current()
         self._on_wire.add(worker)
         try:
-            await self._sink.store.put(key, body, metadata)
-        except Exception as error:  # noqa: BLE001 - an unknown error is retried like any other: it must not lose a record
-            metrics.uploads.labels(outcome="failed").inc()
-            metrics.upload_bytes.labels(outcome="failed").inc(len(body))
-            return error
+            return not self.closed and await self._sink.dead_letters.bury(raw, error, attempts)
         finally:
             self._on_wire.discard(worker)
-            metrics.upload_seconds.observe(time.monotonic() - started_s)
-        metrics.uploads.labels(outcome="stored").inc()
-        metrics.upload_bytes.labels(outcome="stored").inc(len(body))
-        self._sink.health.succeeded()
-        return None
+
+    async def _attempt(self, key: str, body: bytes, metadata: Mapping[str, str]) -> Exception | None:
+        """One put, in its turn; what it failed with."""
+        worker = _current()
+        async with self._sink.limit.slot(len(body)) as slot:
+            self._on_wire.add(worker)
+            started_s = time.monotonic()
+            outcome = "failed"
+            try:
+                await self._sink.store.put(key, body, metadata)
+                outcome = "stored"
+            except Exception as error:  # noqa: BLE001 - an unknown one is retried like any other: no record may be lost
+                slot.error = error
+            finally:
+                self._on_wire.discard(worker)
+                self._count(outcome, len(body), time.monotonic() - started_s)
+        if slot.error is None:
+            self._sink.health.succeeded()
+        return slot.error
+
+    def _count(self, outcome: str, body_bytes: int, duration_s: float) -> None:
+        metrics = self._sink.metrics
+        metrics.upload_seconds.observe(duration_s)
+        metrics.uploads.labels(outcome=outcome).inc()
+        metrics.upload_bytes.labels(outcome=outcome).inc(body_bytes)
+
+
+def _current() -> asyncio.Task[None]:
+    worker = asyncio.current_task()
+    assert worker is not None  # noqa: S101 - a coroutine of ours always runs in a task
+    return worker

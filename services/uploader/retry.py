@@ -45,7 +45,14 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """No put will ever succeed: write the record to the dead-letter topic. `held` says what follows if that fails."""
+    """No put will ever succeed: write the record to the dead-letter topic.
+
+    Where that cannot be done now, `held` follows: the put again, as slowly as for an environment error, since a person
+    has to act. Completing the record's offset instead would lose it.
+    """
+
+    error: PoisonRecord
+    held: Retry
 
 
 TRANSIENT = Backoff(base_s=0.1, cap_s=5.0)
@@ -63,18 +70,11 @@ def decide(error: Exception, attempt: int, jitter: float) -> Retry | DeadLetter:
     """
     match error:
         case PoisonRecord():
-            return DeadLetter()
+            return DeadLetter(error, Retry(ENVIRONMENT.delay_s(attempt, jitter), Kind.POISON))
         case ConfigurationError():
             return Retry(ENVIRONMENT.delay_s(attempt, jitter), Kind.ENVIRONMENT)
         case _:
             return Retry(TRANSIENT.delay_s(attempt, jitter), Kind.TRANSIENT)
-
-
-def held(attempt: int, jitter: float) -> Retry:
-    """What follows when a poison record cannot be made a dead letter now: the put again, as slowly as an environment
-    error, since a person has to act. Completing its offset instead would lose it.
-    """
-    return Retry(ENVIRONMENT.delay_s(attempt, jitter), Kind.POISON)
 
 
 def reason(error: Exception) -> str:

@@ -30,6 +30,9 @@ class UploaderSettings(KafkaSettings):
     uploader_ops_host: str = Field(default="0.0.0.0", description="Address of /livez /readyz /metrics")
     uploader_ops_port: int = Field(default=8081, ge=0, le=65535, description="Port of /livez /readyz /metrics")
     max_workers: int = Field(default=16, ge=1, le=4096, description="Uploads in flight per partition")
+    max_uploads: int = Field(
+        default=512, ge=1, le=4096, description="Uploads in flight of the process at most; the adaptive limit is below"
+    )
     max_queue: int = Field(default=1000, ge=2, le=1_000_000, description="Payloads buffered per partition")
     max_buffer_bytes: int = Field(
         default=64 * 1024 * 1024, ge=1, description="Payload bytes buffered over all partitions before polling waits"

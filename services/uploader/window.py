@@ -18,10 +18,11 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """One admission: the records up to `last_offset`. `done` is set by the window only."""
+    """One admission: the records up to `last_offset`, `timestamp_ms` that of the first. `done` is set by the window only."""
 
     last_offset: int
     size_bytes: int
+    timestamp_ms: int
     done: bool = False
 
 
@@ -48,12 +49,18 @@ class Window:
         """The next offset to read if everything below is done; None while nothing is known."""
         return self._committable
 
-    def admit(self, last_offset: int, size_bytes: int) -> Run:
+    @property
+    def oldest_timestamp_ms(self) -> int | None:
+        """When the oldest record that is not done was written, in milliseconds since 1970; None without such."""
+        return self._runs[0].timestamp_ms if self._runs else None
+
+    def admit(self, last_offset: int, size_bytes: int, timestamp_ms: int) -> Run:
         """Admit the next run.
 
         Args:
             last_offset: the run's last offset; above every offset admitted before.
             size_bytes: what it holds in memory until it is done.
+            timestamp_ms: when its first record was written, in milliseconds since 1970.
 
         Raises:
             ValueError: the offset is not above the last one: the caller polled across a reassignment.
@@ -64,7 +71,7 @@ class Window:
             floor = max(floor, self._committable - 1)
         if last_offset <= floor:
             raise ValueError(f"offset {last_offset} is not above {floor}")
-        run = Run(last_offset, size_bytes)
+        run = Run(last_offset, size_bytes, timestamp_ms)
         self._admitted = last_offset
         self._runs.append(run)
         self._pending_bytes += size_bytes

@@ -7,10 +7,11 @@ import asyncio
 import re
 from collections.abc import Mapping
 
-from services.uploader.errors import ConfigurationError, StoreError, TransientError
+from services.uploader.errors import ConfigurationError, PoisonRecord, StoreError, TransientError
 from tests.fakes.script import Answer, Cut, Delay, Injection, Script, Shelf
 
 _CONFIGURATION = frozenset({"AccessDenied", "NoSuchBucket"})
+_POISON = frozenset({"EntityTooLarge", "KeyTooLongError", "MetadataTooLarge"})
 
 
 class ScriptedStore:
@@ -57,5 +58,7 @@ class ScriptedStore:
 
 def _answered(answer: Answer) -> StoreError:
     reason = re.sub(r"(?<!^)(?=[A-Z])", "_", answer.code).lower()
+    if answer.code in _POISON:
+        return PoisonRecord(reason, f"{answer.status} {answer.code}")
     kind = ConfigurationError if answer.code in _CONFIGURATION else TransientError
     return kind(reason, f"{answer.status} {answer.code}")

@@ -145,7 +145,7 @@ def test_max_queue_bounds_what_is_buffered_and_access_denied_drops_nothing(
     until(lambda: denied.hits >= 8, "retries", deadline_s=30)
     assert uploader.metric("spillway_uploader_buffered_records") <= 50
     assert "access_denied" in uploader.reasons()["s3"]
-    assert uploader.metric("spillway_uploader_assignments_total") == 1
+    assert uploader.metric("spillway_uploader_assignment_epoch") == 1
     denied.heal()
     pipeline.settle(answers)
     assert uploader.process.terminate() == 0

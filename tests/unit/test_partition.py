@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
@@ -13,13 +14,16 @@ from services.uploader import retry
 from services.uploader.assignment import Assignment
 from services.uploader.health import StoreHealth
 from services.uploader.keys import DEFAULT_TEMPLATE, KeyTemplate
-from services.uploader.partition import Partition, Sink
+from services.uploader.limiter import Limiter
+from services.uploader.partition import Partition, Sink, held_bytes
 from services.uploader.retry import Backoff
 from services.uploader.settings import UploaderSettings
+from services.uploader.upload_limit import UploadLimit
 from shared.ops import Readiness
 from shared.record import decode
 from shared.telemetry import UploaderMetrics
-from tests.fakes.script import ACCESS_DENIED, SLOW_DOWN, Cut, Delay
+from tests.fakes.dead_letters import ScriptedDeadLetters
+from tests.fakes.script import ACCESS_DENIED, ENTITY_TOO_LARGE, SLOW_DOWN, Cut, Delay
 from tests.fakes.scripted_store import ScriptedStore
 
 TP = TopicPartition("t", 0)
@@ -35,6 +39,7 @@ class Bench:
     partition: Partition
     store: ScriptedStore
     readiness: Readiness
+    dead_letters: ScriptedDeadLetters
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(DEADLINE_S):
@@ -66,18 +71,22 @@ def _record(offset: int, value: bytes | None = b"x") -> ConsumerRecord:
 async def bench(*, max_workers: int = 4) -> AsyncIterator[Bench]:
     store = ScriptedStore(timeout_s=60)
     readiness = Readiness()
+    metrics = UploaderMetrics(CollectorRegistry())
+    dead_letters = ScriptedDeadLetters()
     sink = Sink(
         store,
         KEYS,
-        StoreHealth(readiness),
-        UploaderMetrics(CollectorRegistry()),
+        StoreHealth(readiness, metrics),
+        UploadLimit(Limiter(1000), metrics),
+        cast("Any", dead_letters),
+        metrics,
         max_workers,
     )
     async with asyncio.TaskGroup() as group:
         partition = Partition(TP, sink, group)
         partition.start_at(0, None)
         try:
-            yield Bench(partition, store, readiness)
+            yield Bench(partition, store, readiness, dead_letters)
         finally:
             await partition.close(0)
 
@@ -155,6 +164,34 @@ async def test_a_tombstone_completes_without_an_object() -> None:
         assert [version.body for versions in b.store.shelf.versions().values() for version in versions] == [b""]
 
 
+async def test_poison_is_complete_once_its_letter_is() -> None:
+    """Held, it blocks the commit and nothing else; acknowledged as a dead letter, the commit passes it."""
+    async with bench() as b:
+        b.store.script.inject(ENTITY_TOO_LARGE, key=lambda key: key == b.key(1))
+        b.dead_letters.refusing = True
+        admit(b.partition, range(4))
+        await b.until(lambda: b.dead_letters.held == {1} and b.dead_letters.stored == 3)
+        assert b.partition.window.committable == 1
+        assert b.partition.failing == "entity_too_large"
+        b.dead_letters.refusing = False
+        await b.until(lambda: b.partition.window.committable == 4)
+        assert b.dead_letters.letters == [1]
+        assert b.partition.failing is None
+        assert "s3" not in b.readiness.reasons, "S3 is well: it is the record that is not"
+
+
+async def test_a_held_record_that_s3_takes_in_the_end_is_released() -> None:
+    """Somebody mended what made it poison: it is an object, and no letter."""
+    async with bench() as b:
+        refusal = b.store.script.inject(ENTITY_TOO_LARGE, key=lambda key: key == b.key(0))
+        b.dead_letters.refusing = True
+        admit(b.partition, [0])
+        await b.until(lambda: b.dead_letters.held == {0})
+        refusal.heal()
+        await b.until(lambda: b.partition.window.committable == 1)
+        assert (b.dead_letters.held, b.dead_letters.letters) == (set(), [])
+
+
 async def test_close_lets_puts_on_the_wire_finish() -> None:
     """A put that is under way when the partition goes still counts, and what is queued is left to the next owner."""
     async with bench(max_workers=2) as b:
@@ -202,21 +239,37 @@ async def test_a_closed_partition_takes_nothing() -> None:
 
 
 async def test_polls_ask_only_for_what_has_room() -> None:
-    """Full and unpositioned partitions are not asked for, the record limit keeps all within MAX_QUEUE, and nothing is
-    asked for once the byte budget is spent.
+    """Full and unpositioned partitions are not asked for, and the record limit keeps all within MAX_QUEUE. Of the byte
+    budget, half is free for all, and each partition has its share of the other half, whatever the others hold.
     """
-    settings = UploaderSettings(s3_bucket="bucket", max_queue=10, max_buffer_bytes=30)
-    metrics = UploaderMetrics(CollectorRegistry())
+    size = held_bytes(_record(0))
+    settings = UploaderSettings(s3_bucket="bucket", max_queue=10, max_buffer_bytes=64 * size)
     async with bench() as empty, bench() as half, bench() as full, bench() as new:
-        assignment = Assignment(None, None, None, None, settings, Readiness(), metrics)  # type: ignore[arg-type]
-        for number, (b, count) in enumerate([(empty, 0), (half, 5), (full, 6), (new, 0)]):
+        table = [empty.partition, half.partition, full.partition, new.partition]
+        for partition, b, count in zip(table, (empty, half, full, new), (0, 5, 6, 0), strict=True):
             b.store.script.inject(Cut.HANG)
-            b.partition.tp = TopicPartition("t", number)
-            admit(b.partition, range(count))
-            assignment.table[b.partition.tp] = b.partition
+            partition.tp = TopicPartition("t", table.index(partition))
+            admit(partition, range(count))
+        assignment = _assignment(settings, table)
         new.partition.positioned = False
         asked, records_max = assignment.hungry()
         assert [tp.partition for tp in asked] == [0, 1]  # 6 of 10 is over the half that makes a partition hungry
         assert records_max == 5  # 10 less the 5 of the fuller one that is asked
-        admit(full.partition, range(6, 25))  # 5 + 6 + 19 records of one byte: 30, the budget
-        assert assignment.hungry() == ([], 1)
+        admit(full.partition, range(6, 27))  # 5 + 6 + 21 records: 32, the half that is free for all
+        assert [tp.partition for tp in assignment.hungry()[0]] == [0, 1]  # each is below its share, 32 / 4 = 8 records
+        admit(empty.partition, range(5))
+        assert [tp.partition for tp in assignment.hungry()[0]] == [0, 1]
+        # a share is 40 / 2 / 4 = 5 records: those of 5 have used theirs up
+        tight = _assignment(settings.model_copy(update={"max_buffer_bytes": 40 * size}), table)
+        assert tight.hungry() == ([], 10)
+        assert tight.asked == dict.fromkeys(tight.table, False)
+
+
+def _assignment(settings: UploaderSettings, table: Sequence[Partition]) -> Assignment:
+    """An assignment that asks nobody: only its table and the settings matter here."""
+    nobody: Any = None
+    assignment = Assignment(
+        nobody, nobody, None, nobody, nobody, nobody, settings, Readiness(), UploaderMetrics(CollectorRegistry())
+    )
+    assignment.table.update({partition.tp: partition for partition in table})
+    return assignment

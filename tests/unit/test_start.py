@@ -29,3 +29,9 @@ def test_an_end_below_the_commit_is_believed_in_the_end() -> None:
     """Not before the broker has said it ten times: a new leader may show an old end."""
     answers = [decide_start(500, 0, 3, asked) for asked in range(1, ASKS_BEYOND_END + 1)]
     assert answers == [AskAgain()] * 9 + [Start(0, remade=True)]
+
+
+@pytest.mark.parametrize("committed", [5, 90, 500])
+def test_a_commit_of_another_topic_of_that_name_is_void(committed: int) -> None:
+    """Below, inside and beyond the new log, which may have outgrown it already: from the beginning, at once."""
+    assert decide_start(committed, 0, 90, asked=1, same_topic=False) == Start(0, remade=True)

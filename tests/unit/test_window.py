@@ -22,7 +22,7 @@ def contiguous(offsets: list[int], done: set[int], start: int) -> int:
 def opened(offsets: list[int], start: int) -> tuple[Window, dict[int, Run]]:
     window = Window()
     window.follow(start)
-    return window, {offset: window.admit(offset, 10) for offset in offsets}
+    return window, {offset: window.admit(offset, 10, 0) for offset in offsets}
 
 
 @pytest.mark.parametrize("count", range(1, 8))
@@ -60,7 +60,7 @@ def test_any_interleaving_of_admissions_and_completions(gaps: list[int], start: 
     last = start
     while waiting or in_flight:
         if waiting and (not in_flight or data.draw(st.booleans())):
-            in_flight.append(window.admit(waiting.pop(0), 7))
+            in_flight.append(window.admit(waiting.pop(0), 7, 0))
         else:
             run = in_flight.pop(data.draw(st.integers(0, len(in_flight) - 1)))
             window.complete(run)
@@ -78,7 +78,7 @@ def test_nothing_is_committable_before_anything_is_known() -> None:
     """A window that never learnt where it starts commits nothing."""
     window = Window()
     assert window.committable is None
-    run = window.admit(5, 1)
+    run = window.admit(5, 1, 0)
     assert window.committable is None
     window.complete(run)
     assert window.committable == 6
@@ -102,13 +102,13 @@ def test_offsets_that_do_not_go_up_are_refused() -> None:
     window, _ = opened([10, 12], 10)
     for offset in (12, 11, 9):
         with pytest.raises(ValueError, match="not above"):
-            window.admit(offset, 1)
+            window.admit(offset, 1, 0)
     window, runs = opened([3], 3)
     window.complete(runs[3])
     window.follow(8)
     with pytest.raises(ValueError, match="not above"):
-        window.admit(7, 1)
-    window.admit(8, 1)
+        window.admit(7, 1, 0)
+    window.admit(8, 1, 0)
 
 
 def test_completing_twice_is_an_error() -> None:

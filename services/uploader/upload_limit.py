@@ -1,0 +1,108 @@
+"""The gate before every put of a process: no more are under way than the limiter allows, first come first served.
+
+Owns the count of puts under way and the queue of those that wait; the limit itself is the limiter's. Does not know what
+a put is, and never retries one.
+
+Invariants:
+- Somebody waits only while the limit is reached: whatever frees a place or raises the limit lets waiters in at once.
+- A place is granted by the one who leaves, not taken by the one who wakes: a newcomer cannot overtake.
+- A waiter that is cancelled after its grant passes the place on. An abandoned waiter is skipped.
+"""
+
+import asyncio
+import time
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+from services.uploader.limiter import Limiter
+from shared.telemetry import UploaderMetrics
+
+
+class Slot:
+    """One put's place: `async with` waits for it and gives it back. To be used once.
+
+    Attributes:
+        error: what the put failed with, set by the caller before the place is given back; None: it was stored.
+
+    """
+
+    __slots__ = ("_body_bytes", "_epoch", "_gate", "_started_s", "error")
+
+    def __init__(self, gate: "UploadLimit", body_bytes: int) -> None:
+        self.error: Exception | None = None
+        self._gate = gate
+        self._body_bytes = body_bytes
+        self._epoch = 0  # the limiter's, at the start
+        self._started_s = 0.0  # monotonic
+
+    async def __aenter__(self) -> Self:
+        """Wait for the place."""
+        gate = self._gate
+        if gate.in_flight < gate.limiter.limit:  # then nobody waits, by the first invariant
+            gate.in_flight += 1
+        else:
+            await gate.wait()
+        self._epoch = gate.limiter.epoch
+        self._started_s = time.monotonic()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the place back, and tell the limiter how the put ended; a cancelled put tells nothing."""
+        gate, limiter = self._gate, self._gate.limiter
+        if error is None:
+            error = self.error
+        if error is None:
+            limiter.stored(
+                self._epoch,
+                time.monotonic() - self._started_s,
+                self._body_bytes,
+                limit_reached=gate.in_flight >= limiter.limit,
+            )
+        elif isinstance(error, Exception):
+            limiter.failed(self._epoch, error)
+        gate.in_flight -= 1
+        gate.let_in()
+
+
+class UploadLimit:
+    """The gate of one process; all its partitions put through it. Lives on the event loop's thread."""
+
+    def __init__(self, limiter: Limiter, metrics: UploaderMetrics) -> None:
+        self.limiter = limiter
+        self.in_flight = 0  # puts under way, granted places included
+        self._waiting: deque[asyncio.Future[None]] = deque()  # those done were abandoned: at most MAX_WORKERS a partition
+        # Asked at each scrape: setting two gauges a put would cost more than all the rest here.
+        metrics.in_flight.set_function(lambda: self.in_flight)
+        metrics.in_flight_limit.set_function(lambda: self.limiter.limit)
+
+    @property
+    def limit(self) -> int:
+        """Puts that may be under way now."""
+        return self.limiter.limit
+
+    def slot(self, body_bytes: int = 0) -> Slot:
+        """A place for one put of `body_bytes`, for `async with`."""
+        return Slot(self, body_bytes)
+
+    async def wait(self) -> None:
+        """Wait until a place is granted. For `Slot`."""
+        granted = asyncio.get_running_loop().create_future()
+        self._waiting.append(granted)
+        try:
+            await granted
+        except BaseException:
+            if granted.done() and not granted.cancelled():
+                self.in_flight -= 1
+                self.let_in()
+            raise
+
+    def let_in(self) -> None:
+        """Grant places to those that wait, as far as the limit goes. For `Slot`."""
+        while self._waiting and self.in_flight < self.limiter.limit:
+            granted = self._waiting.popleft()
+            if not granted.done():
+                self.in_flight += 1
+                granted.set_result(None)
