@@ -175,6 +175,22 @@ async def topic_facts(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[
     return facts
 
 
+def once_only(producer: aiokafka.AIOKafkaProducer) -> aiokafka.AIOKafkaProducer:
+    """Let the producer try each batch once.
+
+    aiokafka retries inside itself for as long as its batches live, and says of a failed batch only the last error: a
+    first try that timed out (and may be in the log) hides behind a second that was refused. A batch that is born
+    expired is tried once, so its error tells the outcome exactly, and our own code decides what is tried again. Nor
+    does the client then ask for metadata without a pause while a batch waits for a topic that was deleted. aiokafka has
+    no public setting for it; a test fails if a release changes this.
+    """
+    accumulator = producer._message_accumulator  # noqa: SLF001 - see above
+    if not hasattr(accumulator, "_batch_ttl"):
+        raise RuntimeError("this release of aiokafka keeps the life of a batch elsewhere: see shared.kafka")
+    accumulator._batch_ttl = -1.0  # noqa: SLF001
+    return producer
+
+
 async def stop_producer(producer: aiokafka.AIOKafkaProducer, timeout_s: float) -> None:
     """Stop a producer within twice the time-out: gently first, since `stop()` alone hangs on a frozen broker.
 

@@ -1,6 +1,6 @@
 """What an error of a produce says about the log: nothing written, or nobody knows.
 
-Holds only because the producer tries each batch exactly once (`producer.once_only`): then the one error is the whole
+Holds only because the producer tries each batch exactly once (`kafka.once_only`): then the one error is the whole
 story. An error that is not in the tables counts as unknown: a 503 promises that nothing was written, a doubt is a 504.
 """
 

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 
 from services.ingest.problems import Code, Problem
 from services.ingest.settings import IngestSettings
-from shared.kafka import TopicFacts, stop_producer, topic_facts
+from shared.kafka import TopicFacts, once_only, stop_producer, topic_facts
 from shared.ops import Readiness
 from shared.telemetry import IngestMetrics
 
@@ -33,21 +33,6 @@ _STOP_BOUND_S = 3.0
 _BACKOFF_S = (0.5, 1.0, 2.0, 3.0)  # between attempts to reach Kafka; the last repeats
 
 _FAILURES = (KafkaError, OSError, TimeoutError)
-
-
-def once_only(producer: AIOKafkaProducer) -> AIOKafkaProducer:
-    """Let the producer try each batch once.
-
-    aiokafka retries inside itself for as long as its batches live, and says of a failed batch only the last error: a
-    first try that timed out (and may be in the log) hides behind a second that was refused. A batch that is born
-    expired is tried once, so its error tells the outcome exactly, and the writer decides what is tried again. aiokafka
-    has no public setting for it; a test fails if a release changes this.
-    """
-    accumulator = producer._message_accumulator  # noqa: SLF001 - see above
-    if not hasattr(accumulator, "_batch_ttl"):
-        raise RuntimeError("this release of aiokafka keeps the life of a batch elsewhere: see services.ingest.producer")
-    accumulator._batch_ttl = -1.0  # noqa: SLF001
-    return producer
 
 
 class KafkaLink:

@@ -32,7 +32,7 @@ from aiokafka.errors import (
 from services.uploader.dead_letter import EXTRA_BYTES, DeadShare, dead_headers
 from services.uploader.errors import PoisonRecord
 from services.uploader.settings import UploaderSettings
-from shared.kafka import REQUEST_TIMEOUT_S, TopicFacts, connection_options, stop_producer, topic_facts
+from shared.kafka import REQUEST_TIMEOUT_S, TopicFacts, connection_options, once_only, stop_producer, topic_facts
 from shared.ops import Readiness
 from shared.record import ID
 from shared.telemetry import UploaderMetrics
@@ -43,7 +43,7 @@ CONDITION = "dead_letters"
 
 START_TIMEOUT_S = 5.0
 SEND_TIMEOUT_S = 8.0
-"""One letter, with what the client retries inside for PRODUCE_TIMEOUT_S; with the slowest backoff still below 30 s."""
+"""One letter, tried once. With the slowest backoff still below the 30 s in which everything drains (DESIGN §9)."""
 
 PRODUCE_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 3.0
@@ -196,12 +196,15 @@ class DeadLetters:
         if self._producer is None:
             if self._closing:
                 await asyncio.wait(self._closing)
-            producer = AIOKafkaProducer(
-                **connection_options(self._settings),
-                client_id="spillway-uploader-dead",
-                acks="all",
-                request_timeout_ms=round(PRODUCE_TIMEOUT_S * 1000),
-                max_request_size=REQUEST_BYTES_MAX,
+            producer = once_only(
+                AIOKafkaProducer(
+                    **connection_options(self._settings),
+                    client_id="spillway-uploader-dead",
+                    acks="all",
+                    request_timeout_ms=round(PRODUCE_TIMEOUT_S * 1000),
+                    retry_backoff_ms=1000,  # a missing topic is asked for, and logged by the client, as often
+                    max_request_size=REQUEST_BYTES_MAX,
+                )
             )
             try:
                 async with asyncio.timeout(START_TIMEOUT_S):
@@ -235,8 +238,8 @@ class DeadLetters:
             return "forbidden", f"this client may not write to {topic}; allow it Write and Describe"
         if self._producer is not None:
             self._retire(self._producer)
+        self._doubt.set()
         if isinstance(failure, UnknownTopicOrPartitionError):
-            self._doubt.set()
             return "topic_missing", missing(self._name)
         brokers, cause = self._settings.kafka_bootstrap_servers, f"{type(failure).__name__}: {failure}"
         return "kafka_away", f"{topic} cannot be written: KAFKA_BOOTSTRAP_SERVERS={brokers}: {cause}"

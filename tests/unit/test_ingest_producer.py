@@ -6,7 +6,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import RequestTimedOutError
 from aiokafka.producer.sender import SendProduceReqHandler
 
-from services.ingest.producer import once_only
+from shared.kafka import once_only
 
 
 async def test_the_client_tries_a_batch_once() -> None:
