@@ -118,6 +118,12 @@ class GroupConsumer:
         while not self._stopping.is_set():
             try:
                 await self._session()
+            except asyncio.CancelledError:
+                if _cancelled_from_outside():
+                    raise
+                # aiokafka cancels tasks of its own and awaits them: that is its end, and not ours.
+                self._failed(ConsumerStoppedError("the client cancelled itself"))
+                await self._pause(SESSION_PAUSE_S)
             except Exception as error:  # noqa: BLE001 - every error ends in a new session; none ends the process
                 self._failed(_first(error))
                 await self._pause(SESSION_PAUSE_S)
@@ -203,13 +209,12 @@ class GroupConsumer:
                     timeout_ms=POLL_TIMEOUT_MS if hungry else FULL_POLL_TIMEOUT_MS,
                     max_records=records_max,
                 )
+                assignment.admit(polled)
             except OffsetOutOfRangeError as error:
                 assignment.out_of_range(error.args[0])
-                continue
             except BaseException:
                 committer.distrust_positions()
                 raise
-            assignment.admit(polled)
             self._sink.health.settle(time.time())
             self._say_whether_topic_is_there(client)
 
@@ -246,11 +251,21 @@ class GroupConsumer:
 
     async def _close(self, client: AIOKafkaConsumer, view: TopicView) -> None:
         """Close both clients; `stop()` can hang when the broker is frozen, so each is bounded."""
-        for closing in (client.stop(), view.close()):
+        for close in (client.stop, view.close):
             try:
-                await asyncio.wait_for(closing, STOP_TIMEOUT_S)
-            except (KafkaError, TimeoutError) as error:
+                await asyncio.wait_for(close(), STOP_TIMEOUT_S)
+            except asyncio.CancelledError as error:
+                if _cancelled_from_outside():
+                    raise
                 log.warning("the Kafka client did not close cleanly", extra={"cause": repr(error)})
+            except Exception as error:  # noqa: BLE001 - it is thrown away in any case, and the other one must be closed
+                log.warning("the Kafka client did not close cleanly", extra={"cause": repr(error)})
+
+
+def _cancelled_from_outside() -> bool:
+    """Whether a CancelledError is meant for us, and not what the client raises when it cancels tasks of its own."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _first(error: BaseException) -> BaseException:
