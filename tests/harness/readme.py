@@ -1,17 +1,23 @@
-"""The README's generated parts: `python -m tests.harness.readme` writes them, a test compares them.
+"""The generated parts of README and docs: `python -m tests.harness.readme` writes them, a test compares them.
 
-Owns the settings table and the table of problem codes, made from the classes themselves.
+Owns the tables of settings, problem codes and metrics, made from the classes themselves.
 """
 
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
 
 from services.ingest.problems import Code
 from services.ingest.settings import IngestSettings
 from services.uploader.settings import UploaderSettings
 from shared.kafka import KafkaSettings
+from shared.telemetry import IngestMetrics, UploaderMetrics
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 
 
 def settings_table() -> str:
@@ -40,15 +46,41 @@ def codes_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def rendered(text: str) -> str:
-    """The README's text with its generated parts as the code has them."""
-    for name, table in (("settings", settings_table()), ("codes", codes_table())):
+def metrics_table(metrics: IngestMetrics | UploaderMetrics) -> str:
+    """A Markdown table of every metric of one tier, by name as `/metrics` shows it."""
+    lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    for metric in sorted(vars(metrics).values(), key=lambda metric: metric._name):
+        assert isinstance(metric, MetricWrapperBase)
+        (family,) = metric.describe()
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+        lines.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "settings": settings_table,
+    "codes": codes_table,
+    "ingest-metrics": lambda: metrics_table(IngestMetrics(CollectorRegistry())),
+    "uploader-metrics": lambda: metrics_table(UploaderMetrics(CollectorRegistry())),
+}
+PAGES: Mapping[Path, tuple[str, ...]] = {
+    README: ("settings", "codes"),
+    ROOT / "docs/operations/metrics.md": ("ingest-metrics", "uploader-metrics"),
+}
+
+
+def rendered(page: Path) -> str:
+    """The page's text with its generated parts as the code has them."""
+    text = page.read_text("utf-8")
+    for name in PAGES[page]:
         head, rest = text.split(f"<!-- {name} -->\n", 1)
         tail = rest.split(f"<!-- /{name} -->", 1)[1]
-        text = f"{head}<!-- {name} -->\n{table}<!-- /{name} -->{tail}"
+        text = f"{head}<!-- {name} -->\n{TABLES[name]()}<!-- /{name} -->{tail}"
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(rendered(README.read_text("utf-8")), "utf-8")
+    for each in PAGES:
+        each.write_text(rendered(each), "utf-8")
     sys.exit(0)

@@ -1,17 +1,17 @@
-"""The README says what the code does."""
+"""README and docs say what the code does."""
 
 import re
 from pathlib import Path
 
-from tests.harness.readme import README, rendered
+import pytest
 
-ROOT = README.parent
+from tests.harness.readme import PAGES, README, ROOT, rendered
 
 
-def test_the_tables_are_those_of_the_code() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_tables_are_those_of_the_code(page: Path) -> None:
     """Mend a difference with `.venv/bin/python -m tests.harness.readme`."""
-    text = README.read_text("utf-8")
-    assert text == rendered(text)
+    assert page.read_text("utf-8") == rendered(page)
 
 
 def test_the_file_map_names_files_that_exist() -> None:
