@@ -73,7 +73,7 @@ class UploadLimit:
     def __init__(self, limiter: Limiter, metrics: UploaderMetrics) -> None:
         self.limiter = limiter
         self.in_flight = 0  # puts under way, granted places included
-        self._waiting: deque[asyncio.Future[None]] = deque()  # those done were abandoned: at most MAX_WORKERS a partition
+        self._waiting: deque[asyncio.Future[None]] = deque()  # in order; one that is done was abandoned by its put
         # Asked at each scrape: setting two gauges a put would cost more than all the rest here.
         metrics.in_flight.set_function(lambda: self.in_flight)
         metrics.in_flight_limit.set_function(lambda: self.limiter.limit)
