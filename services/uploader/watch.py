@@ -4,12 +4,13 @@ Owns the gauges of lag, memory, progress and retention, and the readiness condit
 `progress`. The broker is asked, and not the client: its own high-water mark comes with fetches, and a full partition is
 not fetched, so that it would stand still in just the outage that it is needed for.
 
-Stores, polls and commits nothing. It ends the session, by raising, where only a new one helps: another topic of the same
-name, or a client that does not get on although the broker has records.
+Stores, polls and commits nothing. It ends the session, by raising, where only a new one helps: another topic of the
+same name, or a client that does not get on although the broker has records.
 """
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Mapping
 
@@ -68,62 +69,75 @@ class Watch:
         self._clocks: dict[TopicPartition, tuple[Partition, Progress]] = {}
         self._stalled: dict[TopicPartition, str] = {}  # reason by partition, as last told
         self._retention: Retention | None = None
-        self._retention_due_s = 0.0
-        self._answered_s = time.monotonic()
+        self._retention_due_s = -math.inf
+        self._answered_s: float | None = None  # when the broker last answered; None: not asked yet
 
     async def run(self, assignment: Assignment) -> None:
-        """Look every INTERVAL_S at what is assigned, until cancelled.
+        """Look every INTERVAL_S at what is assigned, until cancelled; raises what `look` does."""
+        try:
+            while True:
+                await self.look(assignment.table, assignment.asked, time.monotonic(), time.time())
+                await asyncio.sleep(INTERVAL_S)
+        finally:
+            self._forget(list(self._clocks))
+            self._readiness.hold("progress")
+
+    async def look(self, table: Table, asked: Mapping[TopicPartition, bool], now_s: float, unix_s: float) -> None:
+        """Ask the broker, set the gauges, judge what stands still.
+
+        Args:
+            table: the partitions assigned now.
+            asked: whether the last poll asked for a partition.
+            now_s: monotonic seconds.
+            unix_s: seconds since 1970.
 
         Raises:
             TopicRemadeError: nothing of this session may be committed any more.
             WedgedClientError: a new client is needed.
 
         """
-        try:
-            while True:
-                await self._look(assignment.table, assignment.asked)
-                await asyncio.sleep(INTERVAL_S)
-        finally:
-            self._forget(list(self._clocks))
-            self._readiness.hold("progress")
-
-    async def _look(self, table: Table, asked: Mapping[TopicPartition, bool]) -> None:
+        if self._answered_s is None:
+            self._answered_s = now_s
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
-                await self._recognise()
-                ends = await self._client.end_offsets(list(table)) if table else {}
+                there = await self._recognise()
+                ends = await self._client.end_offsets(list(table)) if table and there else {}
         except (KafkaError, TimeoutError, OSError) as error:
-            self._unanswered(error)
+            self._unanswered(error, now_s - self._answered_s, now_s)
             ends = {}
         else:
-            self._answered_s = time.monotonic()
+            self._answered_s = now_s
             self._readiness.hold("kafka")
-        await self._learn_retention()
+            await self._learn_retention(now_s)
         self._forget([tp for tp, (partition, _) in self._clocks.items() if table.get(tp) is not partition])
-        for tp, end in ends.items():
-            if tp in table:  # it may have been revoked while the broker was asked
-                self._observe(tp, table[tp], end, asked=asked.get(tp, False))
+        idle = {
+            tp: self._observe(tp, table[tp], end, asked.get(tp, False), now_s, unix_s)
+            for tp, end in ends.items()
+            if tp in table  # it may have been revoked while the broker was asked
+        }
         self._metrics.buffered_bytes.set(sum(partition.window.pending_bytes for partition in table.values()))
         self._metrics.full_partitions.set(sum(p.positioned and not asked.get(tp, False) for tp, p in table.items()))
+        for tp, each in idle.items():
+            self._judge(tp, each)
         self._tell()
+        self._cure(idle)
 
-    async def _recognise(self) -> None:
-        """End the session where the topic is another one."""
+    async def _recognise(self) -> bool:
+        """End the session where the topic is another one; False where it is gone for now (the poll task says so)."""
         topic_id = await self._view.topic_id()
-        if topic_id is None or topic_id == self._topic_id:
-            return
+        if topic_id is None:
+            return self._topic_id is None  # then the broker is too old to tell
         if self._topic_id is None:
             self._topic_id = topic_id
-            return
+        if topic_id == self._topic_id:
+            return True
         self._committer.forbid()
         raise TopicRemadeError(
             f"KAFKA_TOPIC={self._settings.kafka_topic} was deleted and made anew (topic id {self._topic_id}, now "
             f"{topic_id}); starting at its beginning"
         )
 
-    def _unanswered(self, error: Exception) -> None:
-        now_s = time.monotonic()
-        silent_s = now_s - self._answered_s
+    def _unanswered(self, error: Exception, silent_s: float, now_s: float) -> None:
         if silent_s >= SILENT_AFTER_S:
             # Nobody gets on without a broker: that is not the partitions' fault, nor the client's.
             self._clocks = {tp: (partition, Progress(now_s)) for tp, (partition, _) in self._clocks.items()}
@@ -131,18 +145,19 @@ class Watch:
             cause = str(error) or type(error).__name__
             self._readiness.fail("kafka", f"KAFKA_BOOTSTRAP_SERVERS={brokers}: no answer for {silent_s:.0f} s: {cause}")
 
-    async def _learn_retention(self) -> None:
-        if time.monotonic() < self._retention_due_s:
+    async def _learn_retention(self, now_s: float) -> None:
+        if now_s < self._retention_due_s:
             return
-        self._retention_due_s = time.monotonic() + RETENTION_INTERVAL_S
+        self._retention_due_s = now_s + RETENTION_INTERVAL_S
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
                 self._retention = await self._view.retention()
         except (KafkaError, TimeoutError, OSError) as error:
             log.warning("cannot read the topic's retention; its clock stands", extra={"cause": repr(error)})
 
-    def _observe(self, tp: TopicPartition, partition: Partition, end: int, *, asked: bool) -> None:
-        now_s, unix_s = time.monotonic(), time.time()
+    def _observe(
+        self, tp: TopicPartition, partition: Partition, end: int, asked: bool, now_s: float, unix_s: float
+    ) -> Idle:
         window, metrics, label = partition.window, self._metrics, str(tp.partition)
         look = Look(
             end=end,
@@ -161,7 +176,7 @@ class Watch:
             self._observe_age(partition, label, look, unix_s)
         idle = clock.idle(look, now_s)
         metrics.idle_seconds.labels(label).set(idle.idle_s)
-        self._judge(tp, idle)
+        return idle
 
     def _observe_age(self, partition: Partition, label: str, look: Look, unix_s: float) -> None:
         # With nothing in memory the oldest is not known, but it is not older than the last one seen.
@@ -188,8 +203,11 @@ class Watch:
                     "a partition stands still",
                     extra={"partition": tp.partition, "reason": reason, "idle_s": round(idle.idle_s)},
                 )
-        if reason in CURED_BY_A_NEW_CLIENT and time.monotonic() - self._answered_s < SILENT_AFTER_S:
-            raise WedgedClientError(f"{tp} stands still for {idle.idle_s:.0f} s: {WORDS[reason]}")
+
+    def _cure(self, idle: Mapping[TopicPartition, Idle]) -> None:
+        for tp, reason in self._stalled.items():
+            if tp in idle and reason in CURED_BY_A_NEW_CLIENT:
+                raise WedgedClientError(f"{tp} stands still for {idle[tp].idle_s:.0f} s: {WORDS[reason]}")
 
     def _tell(self) -> None:
         if not self._stalled:
