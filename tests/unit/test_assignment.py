@@ -242,8 +242,8 @@ async def test_a_revoke_commits_what_is_on_the_wire_and_leaves_the_rest(monkeypa
     broker.append(20, 1)
     async with joined(broker, max_workers=4, drain_timeout_s=5) as g:
         await until(lambda: g.positioned() and g.positioned(OTHER))
-        hang = g.bench.store.script.inject(Cut.STORE_THEN_HANG, times=4, key=lambda key: "-0-" in key or "t-0" in key)
-        denied = g.bench.store.script.inject(ACCESS_DENIED, key=lambda _: True, times=4)
+        hang = g.bench.store.script.inject(Cut.STORE_THEN_HANG, times=4, key=lambda key: "/t-0-" in key)
+        denied = g.bench.store.script.inject(ACCESS_DENIED, key=lambda key: "/t-1-" in key, times=4)
         await g.poll()
         await until(lambda: g.bench.store.in_flight == 4 and denied.hits == 4 and hang.hits == 4)
         denied.heal()
