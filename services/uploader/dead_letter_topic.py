@@ -241,7 +241,10 @@ class DeadLetters:
         self._doubt.set()
         if isinstance(failure, UnknownTopicOrPartitionError):
             return "topic_missing", missing(self._name)
-        brokers, cause = self._settings.kafka_bootstrap_servers, f"{type(failure).__name__}: {failure}"
+        brokers, cause = (
+            self._settings.kafka_bootstrap_servers,
+            str(failure) or f"{type(failure).__name__}, no answer in time",
+        )
         return "kafka_away", f"{topic} cannot be written: KAFKA_BOOTSTRAP_SERVERS={brokers}: {cause}"
 
     # -- the topic's configuration
@@ -252,7 +255,7 @@ class DeadLetters:
             self._doubt.clear()
             if not await self.check():
                 self._doubt.set()
-                await asyncio.sleep(CHECK_PAUSE_S)
+            await asyncio.sleep(CHECK_PAUSE_S)
 
     async def check(self) -> bool:
         """Look whether the topic can take every letter, and tell readiness and log if not. Consumption goes on anyhow.
@@ -277,6 +280,7 @@ class DeadLetters:
                 "the dead-letter topic cannot be checked; DescribeConfigs on it and on the payloads' topic would do",
                 extra={"dead_topic": dead, "cause": repr(error)},
             )
+            self._say()
             return True
         except Exception as error:  # noqa: BLE001 - Kafka is away: others say so
             log.debug("the dead-letter topic cannot be checked yet", extra={"dead_topic": dead, "cause": repr(error)})

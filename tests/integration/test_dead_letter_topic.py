@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from aiokafka import AIOKafkaProducer, ConsumerRecord
@@ -14,6 +14,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import NotEnoughReplicasAfterAppendError, NotEnoughReplicasError, TopicAuthorizationFailedError
 from prometheus_client import CollectorRegistry
 
+from services.uploader import dead_letter_topic
 from services.uploader.dead_letter import EXTRA_BYTES, DeadShare
 from services.uploader.dead_letter_topic import CONDITION, DeadLetters
 from services.uploader.errors import PoisonRecord
@@ -281,6 +282,22 @@ async def test_a_topic_below_min_insync_is_named_at_start(topic: Topic) -> None:
     """Its acks=all would promise what one broker's disk keeps."""
     async with bench(topic, min_insync=2) as b:
         await until(lambda: "below KAFKA_MIN_INSYNC=2: a letter could be lost" in b.reason)
+
+
+async def test_who_may_not_read_configurations_may_still_bury(
+    topic: Topic, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Least rights are no fault: the check says once that it cannot look, readiness holds, letters are written."""
+
+    async def forbidden(*_: object) -> NoReturn:
+        raise TopicAuthorizationFailedError("t")
+
+    monkeypatch.setattr(dead_letter_topic, "topic_facts", forbidden)
+    caplog.set_level(logging.INFO)
+    async with bench(topic) as b:
+        await until(lambda: not b.reason)
+        assert await b.bury(poison(topic))
+    assert [r.levelname for r in caplog.records if "cannot be checked" in r.getMessage()] == ["INFO"]
 
 
 class _Refusing:
