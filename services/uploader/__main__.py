@@ -26,6 +26,7 @@ from services.uploader.retry import DeadLetter, decide, reason
 from services.uploader.settings import UploaderSettings
 from services.uploader.store import Store
 from services.uploader.store.aiobotocore import open_store
+from services.uploader.store.options import StoreOptions
 from services.uploader.topic_view import TopicView
 from services.uploader.topics import TopicPlan, ensure_topics
 from services.uploader.upload_limit import UploadLimit
@@ -92,12 +93,7 @@ async def _run(settings: UploaderSettings) -> None:
         await stack.enter_async_context(serve_ops(ops, readiness, registry))
         try:
             store = await stack.enter_async_context(
-                open_store(
-                    bucket=settings.s3_bucket,
-                    endpoint_url=settings.s3_endpoint_url,
-                    path_style=settings.path_style,
-                    connections_max=CONNECTIONS_MAX,
-                )
+                open_store(StoreOptions.of(settings, CONNECTIONS_MAX), metrics.store_restarts)
             )
         except ConfigurationError as error:
             stop(str(error), EXIT_CONFIGURATION)

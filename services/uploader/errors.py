@@ -24,5 +24,12 @@ class ConfigurationError(StoreError):
     """
 
 
+class ClientSetupError(ConfigurationError):
+    """S3 refuses what its client read when it was made: credentials, region, certificates.
+
+    A client made anew reads them anew, which is all that it takes where someone has renewed them outside.
+    """
+
+
 class PoisonRecord(StoreError):  # noqa: N818 - the record is what it names
-    """S3 can never take this record, whoever asks: too large, or its key too long."""
+    """S3 can never take this record, whoever asks: too large, key too long, or another object at its key."""

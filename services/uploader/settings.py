@@ -2,6 +2,7 @@
 
 import re
 from typing import Literal
+from urllib.parse import parse_qsl, quote, urlencode
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,6 +12,48 @@ from shared.record import is_safe_folder
 
 COMMIT_TIMEOUT_S = 3.0
 """One offset commit, in seconds. Within a revoke it follows the drain: both together stay below the rebalance."""
+
+CannedAcl = Literal[
+    "private",
+    "public-read",
+    "public-read-write",
+    "authenticated-read",
+    "aws-exec-read",
+    "bucket-owner-read",
+    "bucket-owner-full-control",
+]
+STORAGE_CLASSES = (
+    "STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE",
+    "REDUCED_REDUNDANCY", "EXPRESS_ONEZONE", "OUTPOSTS", "SNOW",
+)  # fmt: skip
+"""AWS's own (API Reference, PutObject); another maker's server may have others."""
+
+_TAGS_MAX, _TAG_KEY_MAX, _TAG_VALUE_MAX = 10, 128, 256  # S3 User Guide, "Categorizing your objects using tags"
+
+
+def tagging(text: str) -> str:
+    """`a=b&c=d` as the header x-amz-tagging wants it.
+
+    Raises:
+        ValueError: S3 would refuse it, and says why.
+
+    """
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict") if text else []
+    except ValueError:
+        raise ValueError("not of the form a=b&c=d, percent-encoded") from None
+    if len(pairs) > _TAGS_MAX:
+        raise ValueError(f"{len(pairs)} tags; an object has at most {_TAGS_MAX}")
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("a tag stands there twice")
+    for key, value in pairs:
+        if not 1 <= len(key) <= _TAG_KEY_MAX or len(value) > _TAG_VALUE_MAX:
+            raise ValueError(f"tag {key!r}: a key has 1 to {_TAG_KEY_MAX} characters, a value at most {_TAG_VALUE_MAX}")
+        if key.lower().startswith("aws:"):
+            raise ValueError(f"tag {key!r}: keys that begin with aws: are AWS's own")
+        if not all(char.isalnum() or char in " +-=._:/@" for char in key + value):
+            raise ValueError(f"tag {key!r}: only letters, digits, spaces and + - = . _ : / @")
+    return urlencode(pairs, quote_via=quote)
 
 
 class UploaderSettings(KafkaSettings):
@@ -25,6 +68,24 @@ class UploaderSettings(KafkaSettings):
         default="auto", description="How a bucket is addressed; auto: path style where S3_ENDPOINT_URL is set"
     )
     s3_client: Literal["aiobotocore"] = Field(default="aiobotocore", description="S3 client that writes the objects")
+    aws_region: str | None = Field(
+        default=None,
+        description="Region of the bucket; absent: AWS_DEFAULT_REGION or the profile's",
+        pattern=r"^[a-z0-9-]+$",
+    )
+    s3_sse: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = Field(
+        default=None, description="Encryption asked for with each object; absent: the bucket's default"
+    )
+    s3_sse_kms_key_id: str | None = Field(default=None, description="KMS key of S3_SSE=aws:kms; absent: the account's")
+    s3_storage_class: str | None = Field(default=None, description="Storage class; absent: the bucket's default")
+    s3_tags: str = Field(default="", description="Tags of each object, `a=b&c=d`, at most 10")
+    s3_acl: CannedAcl | None = Field(default=None, description="Canned ACL; most buckets refuse any")
+    s3_create_only: bool = Field(
+        default=False, description="Never overwrite an object; another body at a key is a dead letter (`conflict`)"
+    )
+    s3_checksum: Literal["md5", "crc32", "sha256", "none"] = Field(
+        default="md5", description="Sum sent with each object and compared with S3's answer; md5: with the ETag"
+    )
     s3_folder: str = Field(default="payloads", description="`{folder}` of records that carry none")
     s3_key_template: str = Field(default=DEFAULT_TEMPLATE, description="Template of the object keys")
     uploader_ops_host: str = Field(default="0.0.0.0", description="Address of /livez /readyz /metrics")
@@ -69,11 +130,25 @@ class UploaderSettings(KafkaSettings):
             raise ValueError("not of the form http://host:port or https://host:port")
         return value
 
+    @field_validator("s3_tags")
+    @classmethod
+    def _tags(cls, value: str) -> str:
+        return tagging(value)
+
     @field_validator("s3_key_template")
     @classmethod
     def _template(cls, value: str) -> str:
         KeyTemplate(value, "payloads")
         return value
+
+    @model_validator(mode="after")
+    def _storable(self) -> "UploaderSettings":
+        if self.s3_sse_kms_key_id is not None and self.s3_sse not in ("aws:kms", "aws:kms:dsse"):
+            raise ValueError("S3_SSE_KMS_KEY_ID needs S3_SSE=aws:kms or aws:kms:dsse")
+        known = "[A-Za-z0-9_-]{1,64}" if self.s3_endpoint_url else "|".join(STORAGE_CLASSES)
+        if self.s3_storage_class is not None and not re.fullmatch(known, self.s3_storage_class):
+            raise ValueError(f"S3_STORAGE_CLASS={self.s3_storage_class} is none of {', '.join(STORAGE_CLASSES)}")
+        return self
 
     @model_validator(mode="after")
     def _coupled(self) -> "UploaderSettings":

@@ -8,9 +8,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from services.uploader.errors import ConfigurationError, TransientError
 from services.uploader.store import Store, aiobotocore
+from services.uploader.store.options import StoreOptions
+from shared.telemetry import UploaderMetrics
 from tests.fakes.script import ACCESS_DENIED, INTERNAL_ERROR, NO_SUCH_BUCKET, SLOW_DOWN, Answer, Cut, Script, Version
 from tests.fakes.scripted_store import ScriptedStore
 from tests.harness.s3_client import Bucket
@@ -86,9 +89,8 @@ async def _aiobotocore(
     script: Script | None,
     refuse: Callable[[], None],
 ) -> AsyncIterator[Stand]:
-    async with aiobotocore.open_store(
-        bucket=bucket, endpoint_url=endpoint_url, path_style=True, connections_max=64
-    ) as store:
+    options = StoreOptions(bucket=bucket, endpoint_url=endpoint_url, path_style=True)
+    async with aiobotocore.open_store(options, UploaderMetrics(CollectorRegistry()).store_restarts) as store:
         yield Stand(store, stored, script, refuse)
 
 

@@ -1,150 +1,232 @@
-"""The reference store: one long-lived aiobotocore client, tuned as DESIGN §7 says, and its errors translated once.
+"""The reference client of S3: one long-lived aiobotocore client, tuned as DESIGN §7 says, its errors translated once.
 
-The client never retries (`total_max_attempts=1`): a retry hidden here would hide SlowDown from the uploader. Requests
-carry no `Expect: 100-continue` (a round trip a put) and checksums only where the service requires them.
+One put is one request. The client never retries (`total_max_attempts=1`: a retry hidden here would hide SlowDown from
+the uploader), follows no redirect, and carries no `Expect: 100-continue` (a round trip a put).
 """
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import aiohttp
 from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    CredentialRetrievalError,
-    HTTPClientError,
-    NoCredentialsError,
-    ParamValidationError,
-    PartialCredentialsError,
-    ReadTimeoutError,
-    SSLError,
-    TokenRetrievalError,
-)
-from botocore.exceptions import (
-    ConnectionError as BotoConnectionError,
-)
+from aiobotocore.httpsession import AIOHTTPSession
+from aiobotocore.session import AioSession, get_session
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.handlers import add_expect_header
+from prometheus_client import Counter
 
-from services.uploader.errors import ConfigurationError, PoisonRecord, StoreError, TransientError
+from services.uploader.errors import PoisonRecord, TransientError
+from services.uploader.store.botocore_errors import making_error, translate
+from services.uploader.store.checksum import Answered, Checksum, Verdict, compare
+from services.uploader.store.options import StoreOptions
+from services.uploader.store.renewing import RenewingStore, renewing
 
 CONNECT_TIMEOUT_S = 3
 READ_TIMEOUT_S = 10
 CONTENT_TYPE = "application/octet-stream"
 
-# S3's error codes (Amazon S3 API Reference, "Error responses") by what is to be done. Any other 4xx is transient: an
-# unknown code must neither drain a topic nor stop it for good.
-_ENVIRONMENT = frozenset(
-    {
-        "AccessControlListNotSupported", "AccessDenied", "AccountProblem", "AllAccessDisabled",
-        "AuthorizationHeaderMalformed", "ExpiredToken", "ExpiredTokenException", "IllegalLocationConstraintException",
-        "InvalidAccessKeyId", "InvalidBucketName", "InvalidBucketState", "InvalidObjectState", "InvalidPayer",
-        "InvalidSecurity", "InvalidToken", "KMS.DisabledException", "KMS.InvalidStateException",
-        "KMS.NotFoundException", "MethodNotAllowed", "NoSuchBucket", "NotSignedUp", "PermanentRedirect",
-        "QuotaExceeded", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TemporaryRedirect", "TokenRefreshRequired",
-        "UnauthorizedAccess",
-    }
-)  # fmt: skip
-_POISON = frozenset({"EntityTooLarge", "KeyTooLongError", "MetadataTooLarge"})
-_SLOW_DOWN = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"})
+_PRECONDITION_FAILED = 412
+_NOT_FOUND = 404
+_RAISED = (TimeoutError, ClientError, BotoCoreError, aiohttp.ClientError, OSError)
+
+# The parameter of a PUT that carries a sum, which is also the field of the answer.
+_SUM_PARAMETER = {
+    Checksum.MD5: "ContentMD5",
+    Checksum.CRC32: "ChecksumCRC32",
+    Checksum.SHA256: "ChecksumSHA256",
+}
 
 
 class AiobotocoreStore:
-    """Puts objects with one aiobotocore S3 client. Made by `open_store`; safe for many puts at once."""
+    """Puts objects with one aiobotocore S3 client. Made by `open_client`; safe for many puts at once."""
 
-    def __init__(self, client: Any, bucket: str) -> None:
+    def __init__(self, client: Any, options: StoreOptions) -> None:
         self._client = client
-        self._bucket = bucket
+        self._bucket = options.bucket
+        self._kind = options.checksum
+        self._sum_parameter = _SUM_PARAMETER.get(options.checksum, "")
+        self._every_put = _every_put(options)
 
     async def put(self, key: str, body: bytes, metadata: Mapping[str, str]) -> None:
         """Store one object; see `services.uploader.store.Store.put`."""
+        fields = {**self._every_put, "Key": key, "Body": body, "Metadata": metadata}
+        sent = self._kind.of(body)
+        if sent:
+            fields[self._sum_parameter] = sent
         try:
-            await self._client.put_object(
-                Bucket=self._bucket, Key=key, Body=body, ContentType=CONTENT_TYPE, Metadata=dict(metadata)
-            )
-        except (TimeoutError, ClientError, BotoCoreError, aiohttp.ClientError, OSError) as error:
+            answer = await self._client.put_object(**fields)
+        except ClientError as error:
+            if _status(error) != _PRECONDITION_FAILED or "IfNoneMatch" not in self._every_put:
+                raise translate(error, self._bucket) from error
+        except _RAISED as error:
             raise translate(error, self._bucket) from error
+        else:
+            self._check(key, sent, self._answered(answer))
+            return
+        await self._compare_with_existing(key, body, sent)
+
+    def _check(self, key: str, sent: str, answered: Answered) -> None:
+        """Count an answer as success only if S3 gave it, and of these bytes."""
+        verdict, answer = compare(self._kind, sent, answered)
+        if verdict is Verdict.DIFFERENT:
+            message = f"S3 says that {key} has {self._kind} {answer}, and {sent} was sent"
+            if self._kind is Checksum.MD5:
+                message += f" (ETag {answered.etag}); if this server's ETags are no MD5s, set S3_CHECKSUM=crc32"
+            raise TransientError("checksum_mismatch", message)
+        if verdict is Verdict.UNPROVEN and not answered.etag:
+            raise TransientError("unexpected_answer", f"a success for {key} without an ETag: not an answer of S3")
+
+    async def _compare_with_existing(self, key: str, body: bytes, sent: str) -> None:
+        """An object is at the key of a create-only put: return if it has these bytes.
+
+        Raises:
+            PoisonRecord: it has others; nobody will ever store these at this key.
+            StoreError: it could not be asked.
+
+        """
+        try:
+            head = await self._client.head_object(Bucket=self._bucket, Key=key, ChecksumMode="ENABLED")
+            verdict, found = compare(self._kind, sent, self._answered(head))
+            size = head["ContentLength"]
+            if size != len(body):
+                verdict, found = Verdict.DIFFERENT, f"{size} bytes"
+            elif verdict is Verdict.UNPROVEN:
+                answer = await self._client.get_object(Bucket=self._bucket, Key=key)
+                async with answer["Body"] as stream:
+                    verdict = Verdict.SAME if await stream.read() == body else Verdict.DIFFERENT
+                found = "other bytes of the same size"
+        except ClientError as error:
+            if _status(error) == _NOT_FOUND:
+                raise TransientError("precondition_failed", f"the object at {key} went while it was asked") from error
+            raise translate(error, self._bucket) from error
+        except _RAISED as error:
+            raise translate(error, self._bucket) from error
+        if verdict is not Verdict.SAME:
+            raise PoisonRecord("conflict", f"another object is at {key}: {found}, not {len(body)} bytes {sent}")
+
+    def _answered(self, answer: Mapping[str, Any]) -> Answered:
+        return Answered(
+            answer.get("ETag", ""),
+            answer.get("ServerSideEncryption", ""),
+            "SSECustomerAlgorithm" in answer,
+            answer.get(self._sum_parameter, ""),
+        )
 
 
-@asynccontextmanager
-async def open_store(
-    *, bucket: str, endpoint_url: str | None, path_style: bool | None, connections_max: int
-) -> AsyncIterator[AiobotocoreStore]:
-    """Open the client, and close it when the context ends.
+def _every_put(options: StoreOptions) -> dict[str, Any]:
+    """The parameters that are the same for every object."""
+    fields = {
+        "Bucket": options.bucket,
+        "ContentType": CONTENT_TYPE,
+        "ServerSideEncryption": options.sse,
+        "SSEKMSKeyId": options.sse_kms_key_id,
+        "StorageClass": options.storage_class,
+        "Tagging": options.tags,
+        "ACL": options.acl,
+        "IfNoneMatch": "*" if options.create_only else None,
+    }
+    return {name: value for name, value in fields.items() if value}
 
-    Args:
-        bucket: where the objects go.
-        endpoint_url: an S3-compatible server; None is AWS (its own variables give region, credentials, CA bundle).
-        path_style: True for path-style addressing, False for virtual hosts, None for the client's own choice.
-        connections_max: at least the puts that may run at once.
 
-    Raises:
-        ConfigurationError: AWS's variables or files make no client (an unknown AWS_PROFILE, say).
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
+
+class _OneRequest(AIOHTTPSession):  # type: ignore[misc] # untyped
+    """The client's HTTP session, that follows no redirect.
+
+    Aiohttp would send the body to whatever host a 307 names, not signed for it, and what the uploader then hears is
+    that host's AccessDenied.
     """
-    style = {True: "path", False: "virtual", None: "auto"}[path_style]
-    config = AioConfig(
+
+    async def _get_session(self, proxy_url: str | None) -> Any:
+        return _Session(await super()._get_session(proxy_url))
+
+
+class _Session:
+    """The one method of an `aiohttp.ClientSession` that is called."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    def request(self, method: str, **arguments: Any) -> Any:
+        return self._session.request(method, allow_redirects=False, **arguments)
+
+
+def _mark_as_redirected(params: Mapping[str, Any], **_: Any) -> None:
+    """Botocore's own redirector asks for the bucket's region and repeats a request, once; it has done so already."""
+    params["context"].setdefault("s3_redirect", {})["redirected"] = True
+
+
+class _Clients:
+    """Makes S3 clients, each of a session of its own, so that the whole chain of credentials is read anew."""
+
+    def __init__(self, options: StoreOptions) -> None:
+        self._options = options
+        self._loader: Any = (
+            None  # S3's description in botocore's files: 100 ms of CPU the first time, kept for the next
+        )
+
+    def open(self) -> AbstractAsyncContextManager[AiobotocoreStore]:
+        return self._open()
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[AiobotocoreStore]:
+        try:
+            context = self._session().create_client(
+                "s3", endpoint_url=self._options.endpoint_url, config=_config(self._options)
+            )
+            client = await context.__aenter__()
+        except (*_RAISED, ValueError) as error:
+            raise making_error(error) from error
+        try:
+            client.meta.events.unregister("before-call.s3", add_expect_header)
+            client.meta.events.register("before-call.s3", _mark_as_redirected)
+            yield AiobotocoreStore(client, self._options)
+        finally:
+            await context.__aexit__(None, None, None)
+
+    def _session(self) -> AioSession:
+        session = get_session()
+        if self._options.region is not None:
+            session.set_config_variable("region", self._options.region)
+        # Of the clients that fetch credentials, too: STS would else be waited for for minutes.
+        session.set_default_client_config(
+            AioConfig(connect_timeout=CONNECT_TIMEOUT_S, read_timeout=READ_TIMEOUT_S, retries={"total_max_attempts": 1})
+        )
+        if self._loader is None:
+            self._loader = session.get_component("data_loader")
+        else:
+            session.register_component("data_loader", self._loader)
+        return session
+
+
+def _config(options: StoreOptions) -> AioConfig:
+    return AioConfig(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
-        max_pool_connections=connections_max,
+        max_pool_connections=options.connections_max,
+        http_session_cls=_OneRequest,
         retries={"total_max_attempts": 1},
         parameter_validation=False,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        s3={"addressing_style": style},
+        s3={"addressing_style": {True: "path", False: "virtual", None: "auto"}[options.path_style]},
     )
-    async with AsyncExitStack() as stack:
-        try:
-            client = await stack.enter_async_context(
-                get_session().create_client("s3", endpoint_url=endpoint_url, config=config)
-            )
-        except (BotoCoreError, ValueError) as error:
-            raise ConfigurationError("client", f"the S3 client cannot be made: {error}") from error
-        client.meta.events.unregister("before-call.s3", add_expect_header)
-        yield AiobotocoreStore(client, bucket)
 
 
-def translate(error: Exception, bucket: str) -> StoreError:  # noqa: PLR0911 - a table
-    """What aiobotocore raised, as one of our errors; the message says what S3 said."""
-    if isinstance(error, ClientError):
-        return _translate_answer(error, bucket)
-    message = f"{type(error).__name__}: {error}"
-    match error:
-        case NoCredentialsError() | PartialCredentialsError() | CredentialRetrievalError() | TokenRetrievalError():
-            return ConfigurationError("credentials", f"no usable AWS credentials: {message}")
-        case ParamValidationError():
-            return ConfigurationError("invalid_parameter", message)
-        case SSLError():
-            return ConfigurationError("tls", message)
-        case ReadTimeoutError() | ConnectTimeoutError() | TimeoutError():
-            return TransientError("timeout", message)
-        case BotoConnectionError() | HTTPClientError() | aiohttp.ClientError() | OSError():
-            return TransientError("connection", message)
-        case _:
-            return TransientError("unknown", message)
+def open_store(options: StoreOptions, restarts: Counter) -> AbstractAsyncContextManager[RenewingStore]:
+    """A store on aiobotocore clients, the last of which is closed when the context ends.
 
+    Args:
+        options: where the objects go, and how.
+        restarts: counts clients that were made anew, by `reason`.
 
-def _translate_answer(error: ClientError, bucket: str) -> StoreError:
-    answer: Mapping[str, Any] = error.response
-    code = str(answer.get("Error", {}).get("Code", ""))
-    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    message = f"S3 answered {status} {code} for bucket {bucket}: {answer.get('Error', {}).get('Message', '')}"
-    name = _snake(code)
-    if code in _SLOW_DOWN or status == 503:  # noqa: PLR2004 - HTTP
-        return TransientError("slow_down", message)
-    if code in _POISON:
-        return PoisonRecord(name, message)
-    if code in _ENVIRONMENT or status in (301, 307, 401, 403):
-        return ConfigurationError(name, message)
-    if status == 404:  # noqa: PLR2004 - a put has no other 404 than its bucket's
-        return ConfigurationError("no_such_bucket", message)
-    return TransientError("server_error" if status >= 500 else name, message)  # noqa: PLR2004 - HTTP
+    Raises:
+        ConfigurationError: on entering: AWS's variables or files make no client (an unknown AWS_PROFILE, say).
 
-
-def _snake(code: str) -> str:
-    """`AccessDenied` → `access_denied`; bounded, because it becomes a metric's label."""
-    out = "".join(f"_{char.lower()}" if char.isupper() else char for char in code if char.isalnum())
-    return out.lstrip("_")[:40] or "unknown"
+    """
+    return renewing(_Clients(options).open, restarts)
