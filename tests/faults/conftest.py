@@ -1,39 +1,18 @@
 """What the fault tests share: a pipeline on the shared broker, how long a fault lasts, which S3 client is under test.
 
-One switch gives each test its short or its long form: `SPILLWAY_FAULTS=long` (`make faults`) lets faults last as long
-as the promise names them (20 s, and 60 s for a total outage of S3), anything else as long as the shortest form that
-still breaks a wrong uploader. A test's time limit raises in the test: the default one ends the process, and teardown
-with it.
+A test's time limit raises in the test: the default one ends the process, and teardown with it.
 """
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.s3 import FakeS3
 from tests.harness.broker import Topic
+from tests.harness.durations import SWITCH, Durations, chosen
 from tests.harness.pipeline import Pipeline
 from tests.harness.processes import Processes
-
-SWITCH = "SPILLWAY_FAULTS"
-
-
-@dataclass(frozen=True, slots=True)
-class Durations:
-    """Seconds that faults last, and that a test may take."""
-
-    fault_s: float  # one fault among several of a test
-    away_s: float  # a server that is gone or frozen
-    outage_s: float  # S3 takes nothing at all, with load on
-    test_limit_s: float
-
-
-SHORT = Durations(fault_s=4, away_s=12, outage_s=15, test_limit_s=150)
-LONG = Durations(fault_s=20, away_s=20, outage_s=60, test_limit_s=400)
-DURATIONS = LONG if os.environ.get(SWITCH) == "long" else SHORT
 
 S3_CLIENTS = ["aiobotocore"]
 """Values of S3_CLIENT that the S3 faults are run over, one after the other."""
@@ -41,7 +20,7 @@ S3_CLIENTS = ["aiobotocore"]
 
 def pytest_report_header() -> str:
     """Say which form this run has."""
-    return f"faults: {'long' if DURATIONS is LONG else 'short'} form ({SWITCH}=long for the other)"
+    return f"faults: {chosen().form} form (the long one: {SWITCH}=long)"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,13 +28,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
-            item.add_marker(pytest.mark.timeout(DURATIONS.test_limit_s, method="signal"))
+            item.add_marker(pytest.mark.timeout(chosen().test_limit_s, method="signal"))
 
 
 @pytest.fixture(scope="session")
 def durations() -> Durations:
     """How long faults last in this run."""
-    return DURATIONS
+    return chosen()
 
 
 @pytest.fixture

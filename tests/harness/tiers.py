@@ -59,8 +59,9 @@ class Tier:
             raise AssertionError(f"{error}\n/readyz: {seen}\n{self.process.tail()}") from None
 
     def reasons(self) -> dict[str, str]:
-        """Why it is not ready, by condition."""
-        reasons: dict[str, str] = json.loads(get(f"{self.ops_url}/readyz")[1]).get("reasons", {})
+        """Why it is not ready, by condition; empty, too, while nobody answers."""
+        status, body = get(f"{self.ops_url}/readyz")
+        reasons: dict[str, str] = json.loads(body).get("reasons", {}) if status else {}
         return reasons
 
     def metric(self, name: str) -> float:
