@@ -11,7 +11,12 @@ import pytest
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import NotEnoughReplicasAfterAppendError, NotEnoughReplicasError, TopicAuthorizationFailedError
+from aiokafka.errors import (
+    MessageSizeTooLargeError,
+    NotEnoughReplicasAfterAppendError,
+    NotEnoughReplicasError,
+    TopicAuthorizationFailedError,
+)
 from prometheus_client import CollectorRegistry
 
 from services.uploader import dead_letter_topic
@@ -209,7 +214,9 @@ async def test_the_largest_record_that_the_topic_takes_becomes_a_letter(topic: T
     producer = AIOKafkaProducer(bootstrap_servers=topic.bootstrap_servers, max_request_size=2 * LIVE_BYTES_MAX)
     await producer.start()
     try:
-        overhead = 61 + 4 + 3 + 1 + 1 + 1 + 1 + 1  # batch header; record: length, value length, five single bytes
+        overhead = 61 + 3 + 3 + 1 + 1 + 1 + 1 + 1  # batch header; record: length, value length, five single bytes
+        with pytest.raises(MessageSizeTooLargeError):
+            await producer.send_and_wait(topic.name, b"x" * (LIVE_BYTES_MAX - overhead + 1), partition=0)
         await producer.send_and_wait(topic.name, b"x" * (LIVE_BYTES_MAX - overhead), partition=0)
     finally:
         await producer.stop()
