@@ -321,7 +321,7 @@ async def test_only_partitions_with_room_are_asked_for_and_never_all_by_an_empty
 
 
 async def test_the_byte_budget_holds_and_a_partition_of_huge_records_starves_no_other() -> None:
-    """One partition of huge records that hang: memory stays within the budget and one poll, and the small one goes on."""
+    """One partition of huge records that hang: memory stays within the budget and a poll, and the small one goes on."""
     size, budget = 10_000, 400_000
     b = bench(2, max_queue=10, max_workers=1, max_buffer_bytes=budget)
     most = 0
