@@ -39,7 +39,7 @@ def tagging(text: str) -> str:
 
     """
     try:
-        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict") if text else []
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict")
     except ValueError:
         raise ValueError("not of the form a=b&c=d, percent-encoded") from None
     if len(pairs) > _TAGS_MAX:
@@ -78,7 +78,7 @@ class UploaderSettings(KafkaSettings):
     )
     s3_sse_kms_key_id: str | None = Field(default=None, description="KMS key of S3_SSE=aws:kms; absent: the account's")
     s3_storage_class: str | None = Field(default=None, description="Storage class; absent: the bucket's default")
-    s3_tags: str = Field(default="", description="Tags of each object, `a=b&c=d`, at most 10")
+    s3_tags: str | None = Field(default=None, description="Tags of each object, `a=b&c=d`, at most 10")
     s3_acl: CannedAcl | None = Field(default=None, description="Canned ACL; most buckets refuse any")
     s3_create_only: bool = Field(
         default=False, description="Never overwrite an object; another body at a key is a dead letter (`conflict`)"
@@ -132,8 +132,8 @@ class UploaderSettings(KafkaSettings):
 
     @field_validator("s3_tags")
     @classmethod
-    def _tags(cls, value: str) -> str:
-        return tagging(value)
+    def _tags(cls, value: str | None) -> str | None:
+        return value and tagging(value)
 
     @field_validator("s3_key_template")
     @classmethod

@@ -194,7 +194,10 @@ class ScriptedConsumer:
                 return NoOffsetForPartitionError(tp)
             self._positions[tp] = self._broker.committed[tp][0]
         log, position = self._broker.logs[tp], self._positions[tp]
-        return None if log.begin <= position <= log.end else OffsetOutOfRangeError({tp: position})
+        if log.begin <= position <= log.end:
+            return None
+        error: Exception = OffsetOutOfRangeError({tp: position})
+        return error
 
     def _returned(
         self,

@@ -1,22 +1,27 @@
-"""One contract, every store: the S3 client over moto and over the fake that the fault tests break, and the fake that
+"""One contract, every store: each S3 client over moto and over the fake that the fault tests break, and the fake that
 unit tests use. What a test above a store relies on is what the real one does, or it is not here.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from services.uploader.errors import ConfigurationError, TransientError
-from services.uploader.store import Store, aiobotocore
-from services.uploader.store.options import StoreOptions
-from shared.telemetry import UploaderMetrics
-from tests.fakes.script import ACCESS_DENIED, INTERNAL_ERROR, NO_SUCH_BUCKET, SLOW_DOWN, Answer, Cut, Script, Version
-from tests.fakes.scripted_store import ScriptedStore
-from tests.harness.s3_client import Bucket
+from services.uploader.errors import ClientSetupError, ConfigurationError, PoisonRecord, TransientError
+from services.uploader.store import renewing
+from tests.fakes.script import (
+    ACCESS_DENIED,
+    EXPIRED_TOKEN,
+    INTERNAL_ERROR,
+    NO_ETAG,
+    NO_SUCH_BUCKET,
+    SLOW_DOWN,
+    WRONG_ETAG,
+    Answer,
+    Cut,
+    Dribble,
+    wrong_region,
+)
+from tests.harness.store_stands import BREAKABLE, CLIENTS, STANDS, OpenStand, make_stand
 
 ODD_KEYS = [
     "payloads/shard=a/dt=2026-01-02/hour=03/0198c0de-0000-7000-8000-000000000000-0",
@@ -27,81 +32,16 @@ ODD_KEYS = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Stand:
-    """A store to put to, what was stored by it, and the script of its faults (None: this server never fails)."""
-
-    store: Store
-    stored: Callable[[str], list[Version]]
-    script: Script | None
-    refuse: Callable[[], None]
-
-    @property
-    def faults(self) -> Script:
-        """The script; a test on a server without one is skipped by `breakable`."""
-        assert self.script is not None
-        return self.script
-
-
-OpenStand = Callable[[], contextlib.AbstractAsyncContextManager[Stand]]
-
-
-@pytest.fixture(params=["aiobotocore-moto", "aiobotocore-fake", "scripted"])
+@pytest.fixture(params=STANDS)
 def open_stand(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> OpenStand:
     """Each store with its server."""
-    return _stand(request, monkeypatch, request.param)
+    return make_stand(request, monkeypatch, request.param)
 
 
-@pytest.fixture(params=["aiobotocore-fake", "scripted"])
+@pytest.fixture(params=BREAKABLE)
 def open_breakable(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> OpenStand:
     """Each store whose server breaks by script."""
-    return _stand(request, monkeypatch, request.param)
-
-
-def _stand(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kind: str) -> OpenStand:
-    if kind == "scripted":
-        return _scripted
-    if kind == "aiobotocore-fake":
-        fake = request.getfixturevalue("fake_s3")
-        shelf = fake.create_bucket("bucket")
-        _set(monkeypatch, fake.environment())
-        return lambda: _aiobotocore(
-            fake.endpoint_url, "bucket", lambda key: list(shelf.versions().get(key, ())), fake.script, fake.refuse
-        )
-    server, name = request.getfixturevalue("s3"), request.getfixturevalue("bucket_name")
-    bucket = Bucket(server.client(), name)
-    request.addfinalizer(bucket.close)
-    bucket.create()
-    _set(monkeypatch, server.environment())
-    return lambda: _aiobotocore(server.endpoint_url, name, lambda key: [bucket.get(key)], None, lambda: None)
-
-
-def _set(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-
-
-@contextlib.asynccontextmanager
-async def _aiobotocore(
-    endpoint_url: str,
-    bucket: str,
-    stored: Callable[[str], list[Version]],
-    script: Script | None,
-    refuse: Callable[[], None],
-) -> AsyncIterator[Stand]:
-    options = StoreOptions(bucket=bucket, endpoint_url=endpoint_url, path_style=True)
-    async with aiobotocore.open_store(options, UploaderMetrics(CollectorRegistry()).store_restarts) as store:
-        yield Stand(store, stored, script, refuse)
-
-
-@contextlib.asynccontextmanager
-async def _scripted() -> AsyncIterator[Stand]:
-    store = ScriptedStore()
-
-    def refuse() -> None:
-        store.script.inject(Cut.RESET)
-
-    yield Stand(store, lambda key: list(store.shelf.versions().get(key, ())), store.script, refuse)
+    return make_stand(request, monkeypatch, request.param)
 
 
 @pytest.mark.parametrize("body", [b"", b"\x00\xff\r\n", b'{"n":1e400}', bytes(range(256)) * 4096], ids=len)
@@ -152,7 +92,9 @@ async def test_many_puts_at_once_do_not_mix(open_stand: OpenStand) -> None:
         (Answer(502, "BadGateway"), None),
         (Answer(503, "ServiceUnavailable"), None),
         (Answer(409, "OperationAborted"), None),
-        (Answer(400, "SomethingNobodyHasHeardOf"), None),
+        (Answer(400, "SomethingNobodyHasHeardOf"), "something_nobody_has_heard_of"),
+        (Answer(400, "BadDigest"), "bad_digest"),
+        (Answer(200, "InternalError"), "server_error"),
     ],
     ids=str,
 )
@@ -172,7 +114,19 @@ async def test_what_passes_by_itself_is_transient(
         assert stand.stored("key")[-1].body == b"body"
 
 
-@pytest.mark.parametrize(("answer"), [ACCESS_DENIED, NO_SUCH_BUCKET], ids=str)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ACCESS_DENIED,
+        NO_SUCH_BUCKET,
+        EXPIRED_TOKEN,
+        Answer(403, "SignatureDoesNotMatch"),
+        Answer(403, "RequestTimeTooSkewed"),
+        Answer(400, "KMS.DisabledException"),
+        Answer(400, "AccessControlListNotSupported"),
+    ],
+    ids=str,
+)
 async def test_what_a_person_must_mend_is_a_configuration_error(open_breakable: OpenStand, answer: Answer) -> None:
     """Permissions and buckets are told apart from weather: readiness must say why, and no record may be blamed."""
     async with open_breakable() as stand:
@@ -211,8 +165,9 @@ async def test_a_refused_connection_is_transient(open_breakable: OpenStand) -> N
 
 async def test_silence_ends_as_a_transient_error(open_breakable: OpenStand, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes a request and never answers holds a put for the read time-out, not for ever."""
-    assert aiobotocore.READ_TIMEOUT_S == 10  # DESIGN §5
-    monkeypatch.setattr(aiobotocore, "READ_TIMEOUT_S", 0.5)
+    for client in CLIENTS.values():
+        assert (client.CONNECT_TIMEOUT_S, client.READ_TIMEOUT_S) == (3, 10)  # DESIGN §5
+        monkeypatch.setattr(client, "READ_TIMEOUT_S", 0.5)
     async with open_breakable() as stand:
         stand.faults.inject(Cut.HANG)
         with pytest.raises(TransientError) as caught:
@@ -232,3 +187,85 @@ async def test_a_cancelled_put_is_cancelled(open_breakable: OpenStand) -> None:
         hang.heal()
         await stand.store.put("other", b"body", {})
         assert stand.stored("other")
+
+
+@pytest.mark.parametrize("code", ["EntityTooLarge", "KeyTooLongError", "MetadataTooLarge"])
+async def test_what_s3_can_never_take_is_poison(open_breakable: OpenStand, code: str) -> None:
+    """The record is at fault, and no other is ever called so."""
+    async with open_breakable() as stand:
+        stand.faults.inject(Answer(400, code))
+        with pytest.raises(PoisonRecord):
+            await stand.store.put("key", b"body", {})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        wrong_region("eu-north-1"),
+        Answer(400, "AuthorizationHeaderMalformed", fields=(("Region", "eu-north-1"),)),
+        Answer(307, "TemporaryRedirect", (("x-amz-bucket-region", "eu-north-1"), ("Location", "/bucket/elsewhere"))),
+    ],
+    ids=lambda answer: answer.code,
+)
+async def test_another_region_is_named_and_not_followed(open_breakable: OpenStand, answer: Answer) -> None:
+    """A put is one request, to where the settings say: neither client nor HTTP library repeats it elsewhere."""
+    async with open_breakable() as stand:
+        struck = stand.faults.inject(answer, key=lambda key: key == "key")
+        with pytest.raises(ClientSetupError, match="AWS_REGION=eu-north-1"):
+            await stand.store.put("key", b"body", {})
+        assert struck.hits == 1
+        assert stand.stored("elsewhere") == []
+        struck.heal()
+        await stand.store.put("key", b"body", {})  # nothing was learned from it either
+        assert stand.stored("key")
+
+
+@pytest.mark.parametrize(("lie", "reason"), [(WRONG_ETAG, "checksum_mismatch"), (NO_ETAG, "unexpected_answer")])
+async def test_an_answer_that_proves_nothing_is_no_success(open_breakable: OpenStand, lie: Answer, reason: str) -> None:
+    """A success is counted only when S3 says that it keeps the bytes that were sent."""
+    async with open_breakable() as stand:
+        struck = stand.faults.inject(lie)
+        with pytest.raises(TransientError, match="key") as caught:
+            await stand.store.put("key", b"body", {})
+        assert caught.value.reason == reason
+        struck.heal()
+        await stand.store.put("key", b"body", {})
+
+
+async def test_an_answer_that_dribbles_is_ended(open_breakable: OpenStand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No single read times out, and the put is over all the same: nothing holds a worker for ever."""
+    monkeypatch.setattr(renewing, "PUT_DEADLINE_S", 0.5)
+    async with open_breakable() as stand:
+        stand.faults.inject(Dribble(0.2))
+        with pytest.raises(TransientError) as caught:
+            await asyncio.wait_for(stand.store.put("key", b"body", {}), 5)
+        assert caught.value.reason == "timeout"
+
+
+async def test_create_only_takes_the_same_bytes_again(open_stand: OpenStand) -> None:
+    """A redelivery finds its own object and is stored; other metadata change nothing."""
+    async with open_stand(create_only=True) as stand:
+        for offset in ("1", "2"):
+            await stand.store.put("key", b"same", {"offset": offset})
+        assert [version.metadata for version in stand.stored("key")] == [{"offset": "1"}]
+
+
+async def test_create_only_never_overwrites(open_stand: OpenStand) -> None:
+    """Another body at a key, of the same size or another, is a conflict that no retry mends."""
+    async with open_stand(create_only=True) as stand:
+        await stand.store.put("key", b"first", {})
+        for other in (b"other", b"longer than the first", b""):
+            with pytest.raises(PoisonRecord) as caught:
+                await stand.store.put("key", other, {})
+            assert caught.value.reason == "conflict"
+        assert [version.body for version in stand.stored("key")] == [b"first"]
+
+
+async def test_create_only_meets_another_writer(open_breakable: OpenStand) -> None:
+    """409: two writers at once; the same put is due again."""
+    async with open_breakable(create_only=True) as stand:
+        stand.faults.inject(Answer(409, "ConditionalRequestConflict"), times=1)
+        with pytest.raises(TransientError):
+            await stand.store.put("key", b"body", {})
+        await stand.store.put("key", b"body", {})
+        assert stand.stored("key")

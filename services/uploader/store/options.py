@@ -21,7 +21,7 @@ class StoreOptions:
         sse: `AES256`, `aws:kms` or `aws:kms:dsse`; None leaves encryption to the bucket.
         sse_kms_key_id: the key, with `aws:kms` and `aws:kms:dsse`; None is the account's own.
         storage_class: None is the bucket's default.
-        tags: as the header wants them, `a=b&c=d` percent-encoded; empty for none.
+        tags: as the header wants them, `a=b&c=d` percent-encoded.
         acl: a canned ACL; None sends none, which most buckets demand today.
         create_only: never overwrite (`If-None-Match: *`).
         checksum: the sum sent with each PUT and compared with the answer.
@@ -36,7 +36,7 @@ class StoreOptions:
     sse: str | None = None
     sse_kms_key_id: str | None = None
     storage_class: str | None = None
-    tags: str = ""
+    tags: str | None = None
     acl: str | None = None
     create_only: bool = False
     checksum: Checksum = Checksum.MD5
