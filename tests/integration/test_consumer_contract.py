@@ -20,23 +20,26 @@ from aiokafka.errors import (
 
 from services.uploader.consumer import consumer_client
 from services.uploader.settings import UploaderSettings
-from tests.fakes.kafka_broker import Broker
+from tests.fakes.kafka_broker import Broker, Hold
 from tests.fakes.kafka_consumer import ScriptedConsumer
 from tests.harness.broker import Topic, admin, producer
-from tests.harness.core_bench import until
+from tests.harness.core_bench import turns, until
 
 
 class Listener(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is not typed
-    """Keeps what it was told; holds `on_partitions_assigned` up while `gate` is not set."""
+    """Keeps what it was told; holds a callback up while its gate is not set."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, set[TopicPartition]]] = []
-        self.gate = asyncio.Event()
+        self.gate = asyncio.Event()  # of the assigned callback
         self.gate.set()
+        self.revoke_gate = asyncio.Event()
+        self.revoke_gate.set()
         self.error: Exception | None = None  # of the revoke callback
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         self.told.append(("revoked", set(revoked)))
+        await self.revoke_gate.wait()
         if self.error is not None:
             raise self.error
 
@@ -68,6 +71,9 @@ class World(Protocol):
 
     def request_rebalance(self) -> None: ...
 
+    async def hold_commits(self) -> Callable[[], None]:
+        """Hold the next commit up before it is sent; what lets it go."""
+
 
 class FakeWorld:
     """On the scripted broker."""
@@ -92,6 +98,11 @@ class FakeWorld:
 
     def request_rebalance(self) -> None:
         self.client.request_rebalance([self.zero, self.one])
+
+    async def hold_commits(self) -> Callable[[], None]:
+        hold = Hold()
+        self.broker.next("commit", hold)
+        return hold.release
 
 
 class RealWorld:
@@ -131,6 +142,11 @@ class RealWorld:
     def request_rebalance(self) -> None:
         self.client._coordinator.request_rejoin()
 
+    async def hold_commits(self) -> Callable[[], None]:
+        lock: asyncio.Lock = self.client._coordinator._commit_lock
+        await lock.acquire()
+        return lock.release
+
 
 MakeWorld = Callable[[], AbstractAsyncContextManager[World]]
 
@@ -150,6 +166,7 @@ def world(request: pytest.FixtureRequest) -> MakeWorld:
             yield w
         finally:
             w.listener.gate.set()
+            w.listener.revoke_gate.set()
             await w.client.stop()
 
     return make
@@ -190,7 +207,7 @@ async def test_max_records_counts_over_all_partitions(world: MakeWorld) -> None:
         await w.append(w.one, 4)
         w.client.seek(w.zero, 0)
         w.client.seek(w.one, 0)
-        seen = []
+        seen: list[tuple[TopicPartition, int]] = []
         while len(seen) < 8:
             found = await poll(w, w.zero, w.one, records_max=3)
             assert sum(len(offsets) for offsets in found.values()) <= 3
@@ -283,6 +300,56 @@ async def test_a_commit_of_a_generation_that_is_over_is_refused(world: MakeWorld
         with pytest.raises(CommitFailedError):
             await w.client.commit({w.zero: 3})
         assert await w.client.committed(w.zero) is None
+
+
+async def test_a_commit_takes_the_generation_of_the_moment_it_is_sent(world: MakeWorld) -> None:
+    """Held up over a rebalance it passes in the new generation: it would rewind whoever has committed since."""
+    async with world() as w:
+        release = await w.hold_commits()
+        late = asyncio.create_task(w.client.commit({w.zero: 3}))
+        await turns(10)
+        w.request_rebalance()
+        await until(lambda: w.listener.assignments() == 2)
+        release()
+        await late
+        assert await w.client.committed(w.zero) == 3
+
+
+async def test_a_commit_that_is_cancelled_before_it_is_sent_never_passes(world: MakeWorld) -> None:
+    """That is what a bound around it is for."""
+    async with world() as w:
+        release = await w.hold_commits()
+        late = asyncio.create_task(w.client.commit({w.zero: 3}))
+        await turns(10)
+        late.cancel()
+        await asyncio.wait({late})
+        release()
+        await w.client.commit({w.one: 1})
+        assert await w.client.committed(w.zero) is None
+
+
+async def test_a_commit_that_was_sent_is_not_taken_back_by_a_cancel(world: MakeWorld) -> None:
+    """The broker takes it: a caller that gave up must not conclude that it did not happen."""
+    async with world() as w:
+        sent = asyncio.create_task(w.client.commit({w.zero: 3}))
+        await turns(10)
+        sent.cancel()
+        await asyncio.wait({sent})
+        await w.client.commit({w.one: 1})
+        assert await w.client.committed(w.zero) == 3
+
+
+async def test_a_poll_waits_out_a_rebalance_whatever_its_timeout(world: MakeWorld) -> None:
+    """While the revoke callback runs no poll returns, be its time-out 0."""
+    async with world() as w:
+        w.listener.revoke_gate.clear()
+        w.request_rebalance()
+        await until(lambda: len(w.listener.told) == 3)
+        waiting = asyncio.create_task(w.client.getmany(TopicPartition(w.zero.topic, -1), timeout_ms=0))
+        await turns(100)
+        assert not waiting.done()
+        w.listener.revoke_gate.set()
+        assert await waiting == {}
 
 
 async def test_after_a_rebalance_records_come_from_the_commit_and_before_the_callback_returns(world: MakeWorld) -> None:
