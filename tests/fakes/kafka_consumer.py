@@ -189,14 +189,14 @@ class ScriptedConsumer:
         return drained
 
     def _error_of(self, tp: TopicPartition) -> Exception | None:
-        if tp not in self._positions:
-            if tp not in self._broker.committed:
-                return NoOffsetForPartitionError(tp)
+        error: Exception | None = None
+        if tp not in self._positions and tp in self._broker.committed:
             self._positions[tp] = self._broker.committed[tp][0]
-        log, position = self._broker.logs[tp], self._positions[tp]
-        if log.begin <= position <= log.end:
-            return None
-        error: Exception = OffsetOutOfRangeError({tp: position})
+        log, position = self._broker.logs[tp], self._positions.get(tp)
+        if position is None:
+            error = NoOffsetForPartitionError(tp)
+        elif not log.begin <= position <= log.end:
+            error = OffsetOutOfRangeError({tp: position})
         return error
 
     def _returned(

@@ -10,9 +10,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import pytest
 from aiokafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
+from services.uploader import assignment as assignment_module
+from services.uploader import consumer as consumer_module
+from services.uploader import retry
 from services.uploader.assignment import Assignment
 from services.uploader.committer import Committer
 from services.uploader.consumer import GroupConsumer
@@ -20,6 +24,7 @@ from services.uploader.health import StoreHealth
 from services.uploader.keys import DEFAULT_TEMPLATE, KeyTemplate
 from services.uploader.limiter import Limiter
 from services.uploader.partition import Partition, Sink
+from services.uploader.retry import Backoff
 from services.uploader.settings import UploaderSettings
 from services.uploader.topic_view import commit_note
 from services.uploader.upload_limit import UploadLimit
@@ -98,6 +103,17 @@ class Bench:
         self.views.append(ScriptedView(self.broker))
         return self.views[-1]
 
+    @property
+    def table(self) -> dict[TopicPartition, Partition]:
+        """The partitions that the newest session holds."""
+        assert isinstance(self.client.listener, Assignment)
+        return self.client.listener.table
+
+    async def joined(self) -> None:
+        """Wait until the newest session holds partitions and knows where each starts."""
+        await until(lambda: self.clients and self.client.listener is not None)
+        await until(lambda: self.table and all(partition.positioned for partition in self.table.values()))
+
     def consumer(self) -> GroupConsumer:
         """A group consumer; every session gets a client of `clients`."""
         return GroupConsumer(
@@ -156,6 +172,16 @@ class Bench:
         unstored = {(tp.partition, at) for at in self.broker.logs[tp].records if at < offset} - self.stored
         if unstored:
             self.wrong_commits.append(f"{tp} committed {offset} before {sorted(unstored)} were stored")
+
+
+def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the pauses after a failure so short that a test does not wait for them."""
+    monkeypatch.setattr(consumer_module, "SESSION_PAUSE_S", 0.001)
+    monkeypatch.setattr(consumer_module, "TOPIC_CHECK_S", 0.001)
+    monkeypatch.setattr(consumer_module, "POLL_STOP_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(assignment_module, "POSITION_RETRY_S", 0.001)
+    for name in ("ENVIRONMENT", "TRANSIENT"):
+        monkeypatch.setattr(retry, name, Backoff(base_s=0.001, cap_s=0.001))
 
 
 @contextlib.asynccontextmanager

@@ -1,51 +1,27 @@
 """The group consumer through everything that its client, the broker and the store may do to it, by script."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from services.uploader import assignment as assignment_module
 from services.uploader import consumer as consumer_module
-from services.uploader import retry
-from services.uploader.partition import RECORD_OVERHEAD_BYTES
-from services.uploader.retry import Backoff
 from tests.fakes.kafka_broker import Broker, Hold
-from tests.fakes.script import SLOW_DOWN, Cut
-from tests.harness.core_bench import DEADLINE_S, Bench, running, settings, turns, until
+from tests.fakes.script import Cut
+from tests.harness.core_bench import DEADLINE_S, Bench, running, settings, shorten, turns, until
 
 TP = TopicPartition("t", 0)
-
-Hook = Callable[[dict[TopicPartition, list[ConsumerRecord]]], None]
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumer_module, "SESSION_PAUSE_S", 0.001)
-    monkeypatch.setattr(consumer_module, "TOPIC_CHECK_S", 0.001)
-    monkeypatch.setattr(consumer_module, "POLL_STOP_TIMEOUT_S", 0.02)
-    monkeypatch.setattr(assignment_module, "POSITION_RETRY_S", 0.001)
-    for name in ("ENVIRONMENT", "TRANSIENT"):
-        monkeypatch.setattr(retry, name, Backoff(base_s=0.001, cap_s=0.001))
+    shorten(monkeypatch)
 
 
 def bench(partitions: int = 1, **given: Any) -> Bench:
     return Bench(Broker(partitions=partitions), settings(**given))
-
-
-def watch_polls(b: Bench, hook: Hook) -> None:
-    """Call the hook one turn after every poll of the newest client that brought records."""
-    b.client.after_poll = hook
-
-
-async def joined(b: Bench, sessions: int = 1) -> None:
-    """Wait until the newest session holds positioned partitions."""
-    await until(lambda: len(b.clients) >= sessions and b.client.listener is not None)
-    table = b.client.listener.table  # type: ignore[union-attr] # an Assignment
-    await until(lambda: table and all(partition.positioned for partition in table.values()))
 
 
 # -- what is polled is admitted
@@ -70,12 +46,11 @@ async def test_no_turn_of_the_loop_lies_between_a_poll_and_its_admission() -> No
     gaps: list[TopicPartition] = []
 
     def admitted(polled: dict[TopicPartition, list[ConsumerRecord]]) -> None:
-        table = b.client.listener.table  # type: ignore[union-attr] # an Assignment
-        gaps.extend(tp for tp, records in polled.items() if len(table[tp].window) < len(records))
+        gaps.extend(tp for tp, records in polled.items() if len(b.table[tp].window) < len(records))
 
     async with running(b):
-        await joined(b)
-        watch_polls(b, admitted)
+        await b.joined()
+        b.client.after_poll = admitted
         for partition in (0, 1, 0):
             b.broker.append(10, partition)
             await until(b.done)
@@ -87,7 +62,7 @@ async def test_a_poll_that_began_before_a_rebalance_brings_what_is_assigned_afte
     """The poll waits out the rebalance and returns at the committed position, before the start is known again."""
     b = bench()
     async with running(b):
-        await joined(b)
+        await b.joined()
         b.broker.append(5)
         await until(b.done)
         asked = Hold()
@@ -214,7 +189,7 @@ async def test_what_retention_takes_under_a_running_session_is_counted_and_ends_
     """The position is out of range: the exact range is counted, other partitions go on, in the same session."""
     b = bench(2)
     async with running(b):
-        await joined(b)
+        await b.joined()
         held = Hold()
         b.broker.next("getmany", held)
         await held.entered.wait()
@@ -259,7 +234,7 @@ async def test_stop_in_a_revoke_that_drains() -> None:
     b = bench(drain_timeout_s=5, max_workers=1)
     b.broker.append(5)
     async with running(b) as consumer:
-        await joined(b)
+        await b.joined()
         put = b.store.script.inject(Cut.STORE_THEN_HANG, times=1)
         await until(lambda: put.hits)
         moved = b.client.request_rebalance([TP])
@@ -268,7 +243,7 @@ async def test_stop_in_a_revoke_that_drains() -> None:
         await until(lambda: b.readiness.reasons.get("assignment") == "left the group")
         put.heal()
         await moved
-        assert b.client.listener.table == {}  # type: ignore[union-attr] # an Assignment
+        assert b.table == {}
 
 
 async def test_a_session_that_cannot_be_ended_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +253,7 @@ async def test_a_session_that_cannot_be_ended_ends_the_process(monkeypatch: pyte
     b = bench()
     consumer = b.consumer()
     run = asyncio.create_task(consumer.run())
-    await joined(b)
+    await b.joined()
     held = Hold()
     b.broker.next("stop", held)
     consumer.stop()
@@ -286,78 +261,3 @@ async def test_a_session_that_cannot_be_ended_ends_the_process(monkeypatch: pyte
     assert "closing the Kafka client" in b.gave_up[0]
     held.release()
     await run
-
-
-# -- flow
-
-
-async def test_only_partitions_with_room_are_asked_for_and_never_all_by_an_empty_list() -> None:
-    """A full partition is not asked for while others are; when none has room, one is asked for that nobody holds."""
-    b = bench(2, max_queue=10, max_workers=1)
-    fullest = 0
-
-    def measure(_: object) -> None:
-        nonlocal fullest
-        table = b.client.listener.table  # type: ignore[union-attr] # an Assignment
-        fullest = max(fullest, *(len(partition.window) for partition in table.values()))
-
-    async with running(b):
-        await joined(b)
-        watch_polls(b, measure)
-        stuck = b.store.script.inject(Cut.HANG, key=lambda key: "/t-0-" in key)
-        b.broker.append(100, 0)
-        b.broker.append(100, 1)
-        await until(lambda: b.committed(1) == 100)  # the other one is not starved
-        both = b.store.script.inject(Cut.HANG)
-        b.broker.append(100, 1)
-        nobody = TopicPartition("t", -1)
-        await until(lambda: b.client.polls[-1].asked == (nobody,))
-        stuck.heal()
-        both.heal()
-        b.store.script.heal()
-        await until(b.done)
-    assert fullest <= 10
-    assert all(poll.asked for poll in b.client.polls)
-
-
-async def test_the_byte_budget_holds_and_a_partition_of_huge_records_starves_no_other() -> None:
-    """One partition of huge records that hang: memory stays within the budget and a poll, and the small one goes on."""
-    size, budget = 10_000, 400_000
-    b = bench(2, max_queue=10, max_workers=1, max_buffer_bytes=budget)
-    most = 0
-
-    def measure(_: object) -> None:
-        nonlocal most
-        table = b.client.listener.table  # type: ignore[union-attr] # an Assignment
-        most = max(most, sum(partition.window.pending_bytes for partition in table.values()))
-
-    async with running(b):
-        await joined(b)
-        watch_polls(b, measure)
-        stuck = b.store.script.inject(Cut.HANG, key=lambda key: "/t-0-" in key)
-        b.broker.append(100, 0, size_bytes=size)
-        b.broker.append(100, 1)
-        await until(lambda: b.committed(1) == 100)
-        stuck.heal()
-        await until(b.done)
-    assert most <= budget + 10 * (size + RECORD_OVERHEAD_BYTES)
-
-
-# -- commits
-
-
-async def test_no_commit_passes_a_record_that_is_not_stored() -> None:
-    """One record fails for long, its neighbours are stored: the commit stands at it, through rebalances too."""
-    b = bench()
-    async with running(b):
-        await joined(b)
-        refused = b.store.script.inject(SLOW_DOWN, key=lambda key: "/t-0-7-" in key)
-        b.broker.append(20)
-        await until(lambda: b.missing() == {(0, 7)})
-        await until(lambda: b.committed() == 7)
-        await b.client.rebalance()
-        hits = refused.hits
-        await until(lambda: refused.hits > hits)
-        assert b.committed() == 7
-        refused.heal()
-        await until(b.done)
