@@ -30,7 +30,7 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
-from services.uploader.errors import ClientSetupError, ConfigurationError, StoreError, TransientError
+from services.uploader.errors import ClientSetupError, ConfigurationError, PoisonRecord, StoreError, TransientError
 from services.uploader.store.answers import Refusal, error_of
 
 _OF_S3 = frozenset({"PutObject", "HeadObject", "GetObject"})
@@ -104,7 +104,10 @@ def _of_answer(error: ClientError, bucket: str) -> StoreError:
         endpoint=str(details.get("Endpoint", "")),
     )
     if error.operation_name in _OF_S3:
-        return error_of(refusal, bucket)
+        found = error_of(refusal, bucket)
+        if isinstance(found, PoisonRecord) and error.operation_name != "PutObject":
+            return TransientError(found.reason, str(found))  # only a put's own answer is a word on its record
+        return found
     # Credentials are fetched on the way to a request: this is what STS, or another source of them, answered.
     if refusal.status >= 500 or refusal.status == 429:  # noqa: PLR2004 - HTTP
         return TransientError("credentials", f"no AWS credentials now: {error}")
