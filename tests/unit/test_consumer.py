@@ -257,7 +257,6 @@ async def test_a_session_that_cannot_be_ended_ends_the_process(monkeypatch: pyte
     held = Hold()
     b.broker.next("stop", held)
     consumer.stop()
-    await until(lambda: b.gave_up)
-    assert "closing the Kafka client" in b.gave_up[0]
+    await until(lambda: any("closing the Kafka client" in message for message in b.gave_up))
     held.release()
     await run
