@@ -243,6 +243,17 @@ def test_latency_below_the_limit_is_not_the_limits() -> None:
     limiter = timed(100)
     assert slow_rounds(limiter, 9, 1.0, reached=False) == 100
     assert slow_rounds(limiter, 3, 1.0) == 103
+    assert limiter.epoch == 2  # not even a trial
+
+
+def test_slow_start_is_not_judged() -> None:
+    """Latency that doubles with the limit, as it does while a store fills up: 32, 64, … 512 all the same, since the
+    puts of such a round were not of one load.
+    """
+    limiter = Limiter(512)
+    assert store(limiter, 16) == 32
+    assert [slow_rounds(limiter, 1, limiter.limit * 0.01) for _ in range(4)] == [64, 128, 256, 512]
+    assert limiter.epoch == 0
 
 
 def test_an_overload_ends_a_trial() -> None:

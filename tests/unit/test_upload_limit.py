@@ -230,7 +230,7 @@ async def test_how_a_put_ended_reaches_the_limiter(error: Exception | None, limi
 
 
 async def test_puts_that_began_before_a_decrease_are_one_overload() -> None:
-    """16 puts fail one after another: one decrease, because all had begun before it."""
+    """16 puts fail one after another: one decrease, because all had begun before it. Those after it count again."""
     puts = Puts(512)
     await ended(puts.start(1))
     before = puts.gate.limit
@@ -239,6 +239,11 @@ async def test_puts_that_began_before_a_decrease_are_one_overload() -> None:
     await ended(started)
     assert puts.limiter.epoch == 1
     assert puts.gate.limit == int(before * 0.8)
+    again = puts.start(puts.gate.limit, error=SLOW_DOWN)  # as many as the limit, none stored: an outage
+    await settle()
+    await ended(again)
+    assert puts.limiter.epoch == 2
+    assert puts.gate.limit == LIMIT_MIN
 
 
 step = st.one_of(
