@@ -37,8 +37,10 @@ format: $(STAMP) ## put every file into its one form
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## what the pure core costs a payload
-	@exec $(BIN)/python -m bench.pure
+bench: $(STAMP) ## what the pure core costs a payload, what puts in flight are worth
+	@$(BIN)/python -m bench.pure
+	@echo "==> puts in flight against 150 ms of latency (about five minutes)"
+	@$(BIN)/python -m bench.in_flight
 
 lock: ## pin the newest versions that pyproject.toml allows (needs uv)
 	uv pip compile pyproject.toml --all-extras --upgrade --generate-hashes --universal --python-version 3.11 \

@@ -33,7 +33,7 @@ take 22 round trips down to a tenth of the limit instead of 10."""
 
 TOLERATED_SHARE = 0.05
 """Overload errors a round, as a share of the limit, that are answered by a retry alone (below 20 puts: none). Errors
-that come by chance and not by load would otherwise hold the limit down: at 30 puts with one error in a hundred."""
+that come by chance and not by load would otherwise hold the limit down: at 23 puts with one error in a hundred."""
 
 ROUNDS_A_STEP = 8
 """The step up is one put a round, and one more after each 8 rounds without a decrease. A store that sheds is met by
