@@ -10,6 +10,8 @@ from tests.fakes.kafka_broker import Broker
 from tests.fakes.script import SLOW_DOWN, Cut
 from tests.harness.core_bench import Bench, running, settings, shorten, until
 
+TP = TopicPartition("t", 0)
+
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +35,9 @@ async def test_only_partitions_with_room_are_asked_for_and_never_all_by_an_empty
         await b.joined()
         b.client.after_poll = measure
         stuck = b.store.script.inject(Cut.HANG, key=lambda key: "/t-0-" in key)
-        b.broker.append(100, 0)
+        b.broker.append(5, 0)
+        await until(lambda: len(b.table[TP].window) == 5)  # half full: asked again, and 5 more may come
+        b.broker.append(95, 0)
         b.broker.append(100, 1)
         await until(lambda: b.committed(1) == 100)  # the other one is not starved
         both = b.store.script.inject(Cut.HANG)
@@ -51,7 +55,8 @@ async def test_only_partitions_with_room_are_asked_for_and_never_all_by_an_empty
 async def test_the_byte_budget_holds_and_a_partition_of_huge_records_starves_no_other() -> None:
     """One partition of huge records that hang: memory stays within the budget and a poll, and the small one goes on."""
     size, budget = 10_000, 400_000
-    b = bench(2, max_queue=10, max_workers=1, max_buffer_bytes=budget)
+    b = bench(2, max_queue=100, max_workers=1, max_buffer_bytes=budget)
+    b.broker.fetch_max = 5
     most = 0
 
     def measure(_: object) -> None:
@@ -67,7 +72,7 @@ async def test_the_byte_budget_holds_and_a_partition_of_huge_records_starves_no_
         await until(lambda: b.committed(1) == 100)
         stuck.heal()
         await until(b.done)
-    assert most <= budget + 10 * (size + RECORD_OVERHEAD_BYTES)
+    assert most <= budget + 5 * (size + RECORD_OVERHEAD_BYTES)
 
 
 async def test_no_commit_passes_a_record_that_is_not_stored() -> None:
