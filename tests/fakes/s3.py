@@ -129,6 +129,11 @@ class FakeS3:
         self._drop_all()
         if self._runner is not None:
             await self._runner.cleanup()
+        # Requests that still hang or dribble: a loop that is closed under them would complain of each.
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         bucket, _, key = unquote(request.raw_path.partition("?")[0])[1:].partition("/")

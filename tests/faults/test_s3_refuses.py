@@ -17,8 +17,8 @@ FAULTS: dict[str, Fault] = {
     "2 s of latency": Delay(2.0),
 }
 
-LOAD_PER_S = 200  # payloads: 40 collections of 5
-CAPACITY_PER_S = 300
+COLLECTIONS_PER_S, ITEMS = 12, 5
+CAPACITY_PER_S = 100  # puts; far below what an uploader can do on a busy machine: only the store is scarce
 
 
 def test_errors_for_a_while(s3_pipeline: Pipeline, durations: Durations) -> None:
@@ -54,21 +54,22 @@ class Capacity:
 
 
 def test_a_store_that_sheds_above_a_rate(s3_pipeline: Pipeline, durations: Durations) -> None:
-    """A backlog meets a store that takes 300 a second and not one more: it drains under load, at what the store takes.
+    """A backlog meets a store that takes 100 a second and not one more: it drains under load, at what the store takes.
 
     The store never heals: whoever needs it to be well, or is driven out of it by its 503s, never catches up.
     """
     trial = Trial(s3_pipeline)
     script = s3_pipeline.s3.script
-    with trial.under_load("a store with a capacity") as load:
+    coming_per_s = COLLECTIONS_PER_S * ITEMS
+    with trial.under_load("a store with a capacity", per_s=COLLECTIONS_PER_S) as load:
         away = script.inject(SLOW_DOWN)
         trial.endure(load, durations.fault_s, away)
         backlog = load.accepted - s3_pipeline.shelf.writes
-        over = script.inject(SLOW_DOWN, key=Capacity(CAPACITY_PER_S, burst=50).exceeded)
+        over = script.inject(SLOW_DOWN, key=Capacity(CAPACITY_PER_S, burst=20).exceeded)
         away.heal()
         until(
-            lambda: load.accepted - s3_pipeline.shelf.writes < LOAD_PER_S,
-            f"a backlog of {backlog} to drain at {CAPACITY_PER_S} a second, {LOAD_PER_S} coming in",
-            deadline_s=30 + backlog / (CAPACITY_PER_S - LOAD_PER_S),
+            lambda: load.accepted - s3_pipeline.shelf.writes < coming_per_s,
+            f"a backlog of {backlog} to drain at {CAPACITY_PER_S} a second, {coming_per_s} coming in",
+            deadline_s=30 + backlog / (CAPACITY_PER_S - coming_per_s),
         )
     assert over.hits > 0, "the store never shed"

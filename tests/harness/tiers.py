@@ -66,8 +66,13 @@ class Tier:
 
     def metric(self, name: str) -> float:
         """Sum over all labels of one metric, 0 where it is absent. `name{label="value"}` asks for one series."""
-        lines = get(f"{self.ops_url}/metrics")[1].splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+        return sum(self.series(name).values())
+
+    def series(self, name: str) -> dict[str, float]:
+        """Every series of one metric, by its name with its labels; none while nobody answers."""
+        status, body = get(f"{self.ops_url}/metrics")
+        lines = [line.rsplit(" ", 1) for line in body.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
+        return {series: float(value) for series, value in lines} if status else {}
 
 
 @dataclass(frozen=True, slots=True)
