@@ -25,10 +25,10 @@ _ASK_TIMEOUT_S = 5
 
 @dataclass(slots=True)
 class Memory:
-    """Resident bytes of one process: from when it was ready, or from the last `mark`; and the most since then."""
+    """Resident bytes of one process: from when it had started, or from the last `mark`; and the most since then."""
 
     tier: Tier
-    from_bytes: int = 0  # 0 until it is ready
+    from_bytes: int = 0  # 0 until it has started
     peak_bytes: int = 0
     last_bytes: int = 0
 
@@ -77,6 +77,10 @@ class Watch:
         """The test remade the topic or deleted the group: old offsets say nothing of the new ones."""
         self.samples = []
 
+    def has_seen(self) -> bool:
+        """Whether there is a commit to judge, and a process that was measured."""
+        return any(sample.committed for sample in self.samples) and any(memory.peak_bytes for memory in self.memory)
+
     def stop(self) -> None:
         """End the thread."""
         self._stop.set()
@@ -117,8 +121,10 @@ class Watch:
 def _look(memory: Memory) -> None:
     if memory.tier.process.returncode is not None:
         return
-    if not memory.from_bytes and get(f"{memory.tier.ops_url}/readyz", timeout_s=1)[0] != 200:
-        return
+    if not memory.from_bytes:
+        status, body = get(f"{memory.tier.ops_url}/readyz", timeout_s=1)
+        if not status or "starting" in body:  # what it is not ready for after that is the test's own fault
+            return
     with contextlib.suppress(psutil.NoSuchProcess):
         memory.last_bytes = psutil.Process(memory.tier.process.pid).memory_info().rss
         memory.from_bytes = memory.from_bytes or memory.last_bytes
