@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from services.uploader.cancellation import cancelled_from_outside
 from services.uploader.partition import Partition
 from services.uploader.settings import COMMIT_TIMEOUT_S, UploaderSettings
 from shared.telemetry import UploaderMetrics
@@ -78,7 +79,9 @@ class Committer:
                 noted = {tp: (offset, self._note) for tp, offset in offsets.items()}
                 await asyncio.wait_for(self._client.commit(noted), COMMIT_TIMEOUT_S)
                 outcome = "committed"
-            except (KafkaError, TimeoutError) as error:
+            except (KafkaError, TimeoutError, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and cancelled_from_outside():
+                    raise
                 log.warning("a commit failed; its records may be stored again", extra={"cause": repr(error)})
                 return
             finally:

@@ -22,6 +22,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError, OffsetOutOfRangeError
 
 from services.uploader.assignment import Assignment
+from services.uploader.cancellation import cancelled_from_outside
 from services.uploader.committer import Committer
 from services.uploader.partition import Sink
 from services.uploader.settings import UploaderSettings
@@ -119,7 +120,7 @@ class GroupConsumer:
             try:
                 await self._session()
             except asyncio.CancelledError:
-                if _cancelled_from_outside():
+                if cancelled_from_outside():
                     raise
                 # aiokafka cancels tasks of its own and awaits them: that is its end, and not ours.
                 self._failed(ConsumerStoppedError("the client cancelled itself"))
@@ -255,17 +256,11 @@ class GroupConsumer:
             try:
                 await asyncio.wait_for(close(), STOP_TIMEOUT_S)
             except asyncio.CancelledError as error:
-                if _cancelled_from_outside():
+                if cancelled_from_outside():
                     raise
                 log.warning("the Kafka client did not close cleanly", extra={"cause": repr(error)})
             except Exception as error:  # noqa: BLE001 - it is thrown away in any case, and the other one must be closed
                 log.warning("the Kafka client did not close cleanly", extra={"cause": repr(error)})
-
-
-def _cancelled_from_outside() -> bool:
-    """Whether a CancelledError is meant for us, and not what the client raises when it cancels tasks of its own."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
 
 
 def _first(error: BaseException) -> BaseException:

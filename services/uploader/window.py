@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """One admission: the records up to `last_offset`, the first written at `timestamp_ms`. Only the window sets `done`."""
+    """One admission: records up to `last_offset`, the first written at `timestamp_ms`. Only the window sets `done`."""
 
     last_offset: int
     size_bytes: int

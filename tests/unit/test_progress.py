@@ -39,7 +39,7 @@ def test_why_records_are_not_stored(look: Look, reason: str) -> None:
 def test_every_reason_of_ours_has_words() -> None:
     """A person is told a sentence, not a constant."""
     assert set(WORDS) == {POSITIONING, NO_RECORDS, COMMITTING, UPLOADING, MEMORY}
-    assert CURED_BY_A_NEW_CLIENT <= set(WORDS)
+    assert set(WORDS) >= CURED_BY_A_NEW_CLIENT
 
 
 def test_nothing_to_do_is_never_idle() -> None:
