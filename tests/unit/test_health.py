@@ -3,7 +3,6 @@
 import logging
 
 import pytest
-
 from prometheus_client import CollectorRegistry
 
 from services.uploader.health import CALM_S, TELL_CHANGES_S, StoreHealth
