@@ -33,6 +33,13 @@ def test_renewals_keep_a_distance() -> None:
     assert refused(renewal, 3, 30.0)[2] == Renew("expired_token", first=True)
 
 
+def test_a_streak_outlives_a_renewal_in_vain() -> None:
+    """One worker in its longest backoff asks once in 10 s: the next refusal reads them again."""
+    renewal = Renewal()
+    assert refused(renewal, REFUSED_IN_A_ROW, 10.0)[-1] is not None
+    assert refused(renewal, 1, 20.0) == [Renew("expired_token", first=False)]
+
+
 def test_only_what_a_new_client_may_mend_counts() -> None:
     """A bucket that is missing, and weather, are not mended by a new client."""
     renewal = Renewal()

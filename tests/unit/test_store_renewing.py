@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.uploader.errors import ClientSetupError, ConfigurationError, StoreError, TransientError
-from services.uploader.store import renewing
+from services.uploader.store import renewal, renewing
 from services.uploader.store.renewal import REFUSED_IN_A_ROW
 from services.uploader.store.renewing import RenewingStore
 from shared.telemetry import UploaderMetrics
@@ -44,6 +44,7 @@ class Clients:
 
     def __init__(self) -> None:
         self.made: list[Client] = []
+        self.asked = 0
         self.prepare = 0  # how many of the next ones refuse
         self.error: Exception | None = None  # raised instead of making one
         self.hang_on_open = False
@@ -53,6 +54,7 @@ class Clients:
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[Client]:
+        self.asked += 1
         if self.hang_on_open:
             await asyncio.Event().wait()
         if self.error is not None:
@@ -114,6 +116,8 @@ async def test_a_replaced_client_is_closed_after_its_last_put() -> None:
         slow = asyncio.create_task(store.put("slow", b"", {}))
         await until_true(lambda: old.under_way)
         await store.open()
+        for _ in range(20):  # turns of the loop in which a hasty end would have closed it
+            await asyncio.sleep(0)
         await store.put("fast", b"", {})
         assert (old.closed, clients.made[1].stored) == (0, ["fast"])
         old.go_on.set()
@@ -132,6 +136,19 @@ async def test_many_refusals_at_once_make_one_client() -> None:
         await until_true(lambda: clients.made[0].closed)
         await store.put("key", b"", {})
     assert len(clients.made) == 2
+
+
+async def test_one_client_is_made_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A metadata service that is slower than the distance between renewals is not asked by a crowd."""
+    monkeypatch.setattr(renewal, "RENEW_EVERY_S", 0)
+    clients = Clients()
+    async with clients.store() as store:
+        clients.made[0].error = EXPIRED
+        clients.hang_on_open = True
+        for _ in range(10):
+            await refused(store)
+            await asyncio.sleep(0)
+        assert clients.asked == 2  # the first client, and one renewal
 
 
 async def test_a_late_refusal_of_the_old_client_is_not_held_against_the_new() -> None:
@@ -160,7 +177,7 @@ async def test_a_wedged_client_is_replaced(monkeypatch: pytest.MonkeyPatch) -> N
         clients.made[0].go_on.clear()
         for _ in range(3):
             with pytest.raises(TransientError) as caught:
-                await store.put("key", b"", {})
+                await asyncio.wait_for(store.put("key", b"", {}), 5)
             assert caught.value.reason == "timeout"
         await until_true(lambda: len(clients.made) == 2)
         await store.put("key", b"", {})
