@@ -98,12 +98,14 @@ class Watch:
         """
         if self._answered_s is None:
             self._answered_s = now_s
+        loop = asyncio.get_running_loop()
+        asked_s = loop.time()
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
                 there = await self._recognise()
                 ends = await self._client.end_offsets(list(table)) if table and there else {}
         except (KafkaError, TimeoutError, OSError) as error:
-            self._unanswered(error, now_s - self._answered_s, now_s)
+            self._unanswered(error, now_s - self._answered_s + loop.time() - asked_s, now_s)
             ends = {}
         else:
             self._answered_s = now_s

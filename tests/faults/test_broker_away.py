@@ -1,8 +1,12 @@
 """The broker goes away under load and comes back: no 200 without its object, no restart by hand."""
 
+import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.fakes.s3 import FakeS3
+from tests.harness.durations import Durations
 from tests.harness.load import Load
 from tests.harness.pipeline import Pipeline
 from tests.harness.processes import Processes
@@ -14,23 +18,41 @@ if TYPE_CHECKING:
     from deploy.local.kafka import EmbeddedKafka
     from tests.harness.broker import Topic
 
+AWAY: "dict[str, tuple[Callable[[EmbeddedKafka], None], Callable[[EmbeddedKafka], None]]]" = {
+    "stopped": (lambda kafka: kafka.stop(), lambda kafka: kafka.start()),
+    "frozen": (lambda kafka: kafka.freeze(), lambda kafka: kafka.thaw()),
+    "killed": (lambda kafka: kafka.kill(), lambda kafka: kafka.start()),
+}
+"""How it goes, and how it comes back."""
 
-def test_broker_stopped_and_started_under_load(
-    own_kafka: "EmbeddedKafka", make_topic: "Callable[..., Topic]", processes: Processes, fake_s3: FakeS3
+
+@pytest.mark.parametrize("how", AWAY)
+def test_broker_away_and_back_under_load(
+    how: str,
+    own_kafka: "EmbeddedKafka",
+    make_topic: "Callable[..., Topic]",
+    processes: Processes,
+    fake_s3: FakeS3,
+    durations: Durations,
 ) -> None:
     """Clients are told while it is away, what was answered 200 is stored, and both tiers come back by themselves."""
+    go, come = AWAY[how]
     topic = make_topic(bootstrap_servers=own_kafka.bootstrap_servers)
     pipeline = Pipeline(processes, topic, fake_s3)
     ingest, uploader = pipeline.ready()
     with Load(ingest.collections_url) as load:
         until(lambda: pipeline.shelf.writes > 50, "the first objects", deadline_s=20)
-        own_kafka.stop()
         statuses = load.answers.statuses
+        end_s = time.monotonic() + durations.away_s
+        go(own_kafka)
         until(
-            lambda: statuses.get(503, 0) + statuses.get(504, 0) >= 5, "answers that tell of the outage", deadline_s=30
+            lambda: time.monotonic() >= end_s and statuses.get(503, 0) + statuses.get(504, 0) >= 5,
+            "the end of its absence, and answers that tell of it",
+            deadline_s=durations.away_s + 30,
         )
+        assert "no answer" in uploader.reasons().get("kafka", "") or "Error" in uploader.reasons().get("kafka", "")
         before = load.accepted
-        own_kafka.start()
+        come(own_kafka)
         until(lambda: load.accepted > before + 200, "payloads accepted again", deadline_s=30)
         answers = load.stop()
     pipeline.settle(answers)

@@ -52,5 +52,4 @@ def test_one_to_six_and_back_under_load(
     pipeline.settle(answers)
     assert set(answers.statuses) == {200}, dict(answers.statuses)
     pause_s = max(after - before for before, after in itertools.pairwise(stored_s))
-    print(f"the longest pause was {pause_s:.1f} s")
-    assert pause_s < PAUSE_MAX_S
+    assert pause_s < PAUSE_MAX_S, f"nothing was stored for {pause_s:.1f} s"
