@@ -45,7 +45,8 @@ class EmbeddedKafka:
     Args:
         directory: gets data, configuration and log; made if need be.
         port: of the broker on the loopback address; None takes any free one. A restart keeps it.
-        properties: server properties over ours (`message.max.bytes`, say).
+        properties: server properties over ours (`message.max.bytes`, say; those of a node among several).
+        cluster_id: of the storage, the same for all nodes of one cluster; None makes a new one.
         report: told in a line what is being fetched, when something is.
 
     """
@@ -56,11 +57,13 @@ class EmbeddedKafka:
         *,
         port: int | None = None,
         properties: Mapping[str, str] | None = None,
+        cluster_id: str | None = None,
         report: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self.directory = directory.absolute()
         self.port = port or free_port()
         self._properties = dict(properties or {})
+        self._cluster_id = cluster_id or new_cluster_id()
         self._report = report
         self._data = self.directory / "data"
         self._config = self.directory / "server.properties"
@@ -94,6 +97,15 @@ class EmbeddedKafka:
             FetchError: Kafka cannot be had.
 
         """
+        self.launch(deadline_s)
+        self.wait_serving(deadline_s)
+
+    def wait_serving(self, deadline_s: float = 60) -> None:
+        """Wait until a launched broker serves; raises what `start` does."""
+        self.process.wait_ready(self._serves, deadline_s)
+
+    def launch(self, deadline_s: float = 60) -> None:
+        """Start without waiting until it serves: one node of several does not before most of them are up."""
         jars = kafka_jars(self._report)
         self._write_configuration()
         java = self._java(jars)
@@ -107,7 +119,6 @@ class EmbeddedKafka:
                 cwd=self.directory,
             )
         self._process.start()
-        self._process.wait_ready(self._serves, deadline_s)
 
     def stop(self, timeout_s: float = 20) -> None:
         """Shut the broker down in order; killed after `timeout_s`. Not running is fine."""
@@ -117,6 +128,11 @@ class EmbeddedKafka:
     def kill(self) -> None:
         """End the broker as a crash would (SIGKILL)."""
         self.process.kill()
+
+    def kill_if_running(self) -> None:
+        """`kill`, where it was ever started."""
+        if self._process is not None:
+            self._process.kill()
 
     def freeze(self) -> None:
         """Make the broker hang: connections stay open, nothing answers (SIGSTOP)."""
@@ -165,12 +181,9 @@ class EmbeddedKafka:
 
     def _format(self, java: list[str], deadline_s: float) -> None:
         shutil.rmtree(self._data, ignore_errors=True)  # a format broken off half way is no format
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
-        if cluster_id.startswith("-"):
-            cluster_id = "A" + cluster_id[1:]  # the tool would take it for an option
         formatter = ServerProcess(
             "Kafka's storage format",
-            [*java, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self._config)],
+            [*java, "kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(self._config)],
             log_file=self.directory / "format.log",
             cwd=self.directory,
         )
@@ -198,6 +211,12 @@ class EmbeddedKafka:
                 answer += chunk
         brokers: int = struct.unpack_from(">i", answer, 12)[0]
         return brokers > 0
+
+
+def new_cluster_id() -> str:
+    """A new id for a cluster's storage."""
+    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
+    return "A" + cluster_id[1:] if cluster_id.startswith("-") else cluster_id  # the tool would take it for an option
 
 
 def _escaped(value: str) -> str:

@@ -35,6 +35,12 @@ class Topic:
     bootstrap_servers: str
     name: str
     partitions: int
+    replicas: int = 1
+
+    @property
+    def min_insync(self) -> int:
+        """How many replicas must have a record: all but one, where there are several."""
+        return max(1, self.replicas - 1)
 
     @property
     def dead(self) -> str:
@@ -53,7 +59,7 @@ class Topic:
             "KAFKA_TOPIC": self.name,
             "KAFKA_DEAD_TOPIC": self.dead,
             "KAFKA_GROUP_ID": self.group,
-            "KAFKA_MIN_INSYNC": "1",
+            "KAFKA_MIN_INSYNC": str(self.min_insync),
         }
 
     def create(self) -> None:
@@ -80,8 +86,11 @@ class Topic:
         async with admin(self.bootstrap_servers) as client:
             answer = await client.create_topics(
                 [
-                    NewTopic(self.name, self.partitions, 1, topic_configs=_topic_options(_MESSAGE_BYTES_MAX)),
-                    NewTopic(self.dead, 1, 1, topic_configs=_topic_options(_MESSAGE_BYTES_MAX + _DEAD_EXTRA_BYTES)),
+                    NewTopic(name, partitions, self.replicas, topic_configs=_topic_options(bytes_max, self.min_insync))
+                    for name, partitions, bytes_max in (
+                        (self.name, self.partitions, _MESSAGE_BYTES_MAX),
+                        (self.dead, 1, _MESSAGE_BYTES_MAX + _DEAD_EXTRA_BYTES),
+                    )
                 ]
             )
         errors = [entry for entry in answer.topic_errors if entry[1] != 0]  # returned, never raised
@@ -114,9 +123,9 @@ class Topic:
         return found
 
 
-def _topic_options(message_bytes_max: int) -> dict[str, str]:
+def _topic_options(message_bytes_max: int, min_insync: int) -> dict[str, str]:
     return {
-        "min.insync.replicas": "1",
+        "min.insync.replicas": str(min_insync),
         "message.timestamp.type": "LogAppendTime",
         "max.message.bytes": str(message_bytes_max),
     }
