@@ -39,8 +39,6 @@ log = logging.getLogger("spillway.uploader")
 
 EXIT_WEDGED = 70  # EX_SOFTWARE of sysexits.h
 PROBE_KEY = ".spillway/probe"
-CONNECTIONS_MAX = 1024
-"""Bound of the S3 client's pool; a connection is opened only when a put needs one."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -93,7 +91,7 @@ async def _run(settings: UploaderSettings) -> None:
         await stack.enter_async_context(serve_ops(ops, readiness, registry))
         try:
             store = await stack.enter_async_context(
-                open_store(StoreOptions.of(settings, CONNECTIONS_MAX), metrics.store_restarts)
+                open_store(StoreOptions.of(settings, settings.max_uploads + 1), metrics.store_restarts)
             )
         except ConfigurationError as error:
             stop(str(error), EXIT_CONFIGURATION)

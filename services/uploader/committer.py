@@ -4,6 +4,9 @@ Owns the lock around commits and the clock. A commit is refused for a partition 
 completes after a revoke never commits. aiokafka retries a commit for ever and takes the group's generation when it
 sends, so an unbounded one would pass under the *next* generation and rewind the new owner.
 
+A member that was evicted has no generation until it has joined again, and Kafka takes a commit without one while the
+group is empty: a frozen member that thaws after its successor has left would set the group back. So none is sent.
+
 A commit notes the id of the topic that it was made for: an offset means nothing for another topic of the same name.
 """
 
@@ -74,6 +77,9 @@ class Committer:
             }
             if not offsets or self._forbidden:
                 return
+            if not self._is_member():
+                log.info("evicted from the group; what was not committed is its next owner's")
+                return
             outcome, started_s = "failed", time.monotonic()
             try:
                 noted = {tp: (offset, self._note) for tp, offset in offsets.items()}
@@ -91,6 +97,11 @@ class Committer:
                 partition_now = table.get(tp)
                 if partition_now is not None:
                     partition_now.committed = offset
+
+    def _is_member(self) -> bool:
+        """Whether the client has a generation: aiokafka tells it nowhere in public."""
+        generation: int = self._client._coordinator.generation  # noqa: SLF001 - see above
+        return generation != -1  # OffsetCommitRequest.DEFAULT_GENERATION_ID
 
     def _waiting(self, table: Table) -> int:
         return sum(partition.stored_since_commit() for partition in table.values())

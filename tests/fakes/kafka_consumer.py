@@ -63,6 +63,11 @@ class ScriptedConsumer:
         self._rebalances: asyncio.Queue[Order | None] = asyncio.Queue()
         self._coordination: asyncio.Task[None] | None = None
 
+    @property
+    def _coordinator(self) -> "ScriptedConsumer":
+        """Where aiokafka keeps its generation."""
+        return self
+
     # -- life
 
     async def start(self) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from tests.fakes.s3 import FakeS3
+from tests.fakes.script import Cut
 from tests.harness.broker import Topic
 from tests.harness.load import Load
 from tests.harness.pipeline import Pipeline
@@ -14,6 +15,8 @@ from tests.harness.waiting import until
 
 DEFAULTS = {"KAFKA_SESSION_TIMEOUT_S": "10"}
 """What an operator has who sets nothing; the pipeline's own is shorter."""
+
+PROBES = ".spillway/"
 
 PAUSE_MAX_S = 5.0
 """The promise: how long the group stores nothing at all, at most, while members come or go."""
@@ -24,12 +27,21 @@ def test_one_to_six_and_back_under_load(
 ) -> None:
     """Every partition is stored from throughout, and everything that left did so with 0."""
     pipeline = Pipeline(processes, make_topic(partitions=12), fake_s3)
-    stored_s: list[float] = []
-    fake_s3.on_stored = lambda _key, _writes: stored_s.append(time.monotonic())
     ingest, first = pipeline.ready(DEFAULTS)
+    stored_s: list[float] = []
+
+    def note(key: str, _writes: int) -> None:
+        if not key.startswith(PROBES):  # the probes of those that join are no payloads
+            stored_s.append(time.monotonic())
+
     with Load(ingest.collections_url, clients=8, per_s=40) as load:
         until(lambda: pipeline.shelf.writes > 100, "the first objects", deadline_s=20)
+        fake_s3.on_stored = note
+        # Their probes are held until all five have started, so that they join at the same time.
+        held = fake_s3.script.inject(Cut.HANG, key=lambda key: key.startswith(PROBES))
         others = [pipeline.uploader(DEFAULTS) for _ in range(5)]
+        until(lambda: held.hits >= 5, "five members about to join", deadline_s=60)
+        held.heal()
         for other in others:
             until(
                 lambda other=other: other.metric("spillway_uploader_assignment_epoch") >= 1,  # type: ignore[misc]

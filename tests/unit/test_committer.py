@@ -152,6 +152,17 @@ async def test_a_member_that_was_evicted_commits_nothing() -> None:
         assert d.taken == []
 
 
+async def test_a_member_without_a_generation_commits_nothing() -> None:
+    """It was evicted and knows it. The broker would take a commit of no generation while the group is empty, and a
+    member that thaws after its successor has stored, committed and left would set the group back.
+    """
+    async with desk() as d:
+        partition = d.partition(5)
+        d.client.generation = d.bench.broker.generation = -1  # the broker of the fake takes it, as Kafka does
+        await d.committer.commit([partition], {TP: partition})
+        assert d.taken == []
+
+
 async def test_after_forbid_nothing_is_committed() -> None:
     """The topic is another one: no offset of this session means anything for it."""
     async with desk() as d:
