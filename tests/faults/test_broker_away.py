@@ -1,4 +1,4 @@
-"""The broker goes away under load and comes back: no 200 without its object, no restart by hand."""
+"""The broker is away, at the start or under load, and comes: no 200 without its object, no restart by hand."""
 
 import time
 from typing import TYPE_CHECKING
@@ -7,7 +7,8 @@ import pytest
 
 from tests.fakes.s3 import FakeS3
 from tests.harness.durations import Durations
-from tests.harness.load import Load
+from tests.harness.load import Load, payloads, post_at_once
+from tests.harness.oracle import Answers
 from tests.harness.pipeline import Pipeline
 from tests.harness.processes import Processes
 from tests.harness.waiting import until
@@ -58,3 +59,28 @@ def test_broker_away_and_back_under_load(
     pipeline.settle(answers)
     assert set(answers.statuses) <= {200, 503, 504}, dict(answers.statuses)
     assert (ingest.process.returncode, uploader.process.returncode) == (None, None)
+
+
+def test_kafka_comes_after_the_uploader(
+    own_kafka: "EmbeddedKafka", make_topic: "Callable[..., Topic]", processes: Processes, fake_s3: FakeS3
+) -> None:
+    """Started into nothing it names the broker; when the broker comes it stores what is posted, without a restart."""
+    topic = make_topic(bootstrap_servers=own_kafka.bootstrap_servers)
+    pipeline = Pipeline(processes, topic, fake_s3)
+    own_kafka.stop()
+    uploader = pipeline.uploader()
+    until(
+        lambda: topic.bootstrap_servers in uploader.reasons().get("kafka", ""),
+        "readyz to name the broker",
+        deadline_s=30,
+    )
+    own_kafka.start()
+    ingest = pipeline.ingest()
+    ingest.wait_ready()
+    uploader.wait_ready()
+    answers = Answers()
+    post_at_once(ingest.collections_url, [payloads(50) for _ in range(4)], answers)
+    assert dict(answers.statuses) == {200: 4}
+    verdict = pipeline.settle(answers)
+    assert verdict.stored == 200, str(verdict)
+    assert uploader.process.returncode is None
