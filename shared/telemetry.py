@@ -135,11 +135,33 @@ class ReadableFormatter(logging.Formatter):
         return line
 
 
-def _demote_clients(record: logging.LogRecord) -> bool:
-    """Aiokafka calls an error what it then retries by itself: to a person that is a warning."""
-    if record.name.startswith("aiokafka") and record.levelno == logging.ERROR:
-        record.levelno, record.levelname = logging.WARNING, "WARNING"
-    return True
+REPEAT_AFTER_S = 10.0
+_MESSAGES_MAX = 256
+
+
+class _ClientFilter(logging.Filter):
+    """Makes aiokafka's log a person's: what it retries by itself is a warning, and is told once in REPEAT_AFTER_S.
+
+    While a broker is away it says the same four sentences forty times a second, for as long as that takes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told_s: dict[str, float] = {}  # when each message was last let through; at most _MESSAGES_MAX
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to let the record through."""
+        if not record.name.startswith("aiokafka"):
+            return True
+        if record.levelno == logging.ERROR:
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        message = record.getMessage()
+        if record.created - self._told_s.get(message, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
+            return False
+        if len(self._told_s) >= _MESSAGES_MAX:
+            self._told_s.clear()
+        self._told_s[message] = record.created
+        return True
 
 
 def configure_logging(level: str, stream: TextIO = sys.stderr) -> None:
@@ -149,7 +171,7 @@ def configure_logging(level: str, stream: TextIO = sys.stderr) -> None:
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(ReadableFormatter() if stream.isatty() else JsonFormatter())
-    handler.addFilter(_demote_clients)
+    handler.addFilter(_ClientFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("aiokafka", "botocore", "aiobotocore", "uvicorn", "uvicorn.error", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))

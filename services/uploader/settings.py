@@ -96,7 +96,9 @@ class UploaderSettings(KafkaSettings):
     )
     max_queue: int = Field(default=1000, ge=2, le=1_000_000, description="Payloads buffered per partition")
     max_buffer_bytes: int = Field(
-        default=64 * 1024 * 1024, ge=1, description="Payload bytes buffered over all partitions before polling waits"
+        default=64 * 1024 * 1024,
+        ge=1,
+        description="Bytes of records in memory, overhead counted: half for whoever comes first, half in equal shares",
     )
     commit_interval_s: float = Field(default=1.0, gt=0, le=60, description="Seconds between offset commits")
     commit_records: int = Field(default=5000, ge=1, description="Stored records after which a commit comes early")

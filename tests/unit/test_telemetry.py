@@ -57,3 +57,18 @@ def test_what_a_client_retries_is_a_warning() -> None:
     logging.getLogger("aiokafka.consumer").info("chatter")
     logging.getLogger("services.uploader").error("ours")
     assert [json.loads(line)["level"] for line in stream.getvalue().splitlines()] == ["warning", "error"]
+
+
+def test_what_a_client_says_again_and_again_is_told_now_and_then() -> None:
+    """The same sentence 40 times a second for 25 s: three lines. Another sentence, and our own, are not held back."""
+    stream = io.StringIO()
+    configure_logging("INFO", stream)
+    for i in range(1000):
+        record = logging.makeLogRecord(
+            {"name": "aiokafka", "levelno": logging.WARNING, "levelname": "WARNING", "msg": "away", "created": i / 40}
+        )
+        logging.getLogger().handle(record)
+    for name in ("aiokafka", "services.uploader", "services.uploader"):
+        logging.getLogger(name).warning("something else")
+    told = [json.loads(line)["message"] for line in stream.getvalue().splitlines()]
+    assert told == ["away"] * 3 + ["something else"] * 3  # at 0, 10 and 20 s
