@@ -69,7 +69,8 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is
         """
         settings = self._settings
         free_for_all = sum(p.window.pending_bytes for p in self.table.values()) < settings.max_buffer_bytes // 2
-        share_bytes = settings.max_buffer_bytes // 2 // max(1, len(self.table))
+        # At least a byte, so that a partition with nothing in memory is always asked for, however small the budget.
+        share_bytes = max(1, settings.max_buffer_bytes // 2 // max(1, len(self.table)))
         hungry = [
             partition
             for partition in self.table.values()

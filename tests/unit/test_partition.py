@@ -265,6 +265,16 @@ async def test_polls_ask_only_for_what_has_room() -> None:
         assert tight.asked == dict.fromkeys(tight.table, False)
 
 
+async def test_the_smallest_budget_still_lets_one_record_in() -> None:
+    """MAX_BUFFER_BYTES=1 is slow and never a standstill: who holds nothing is asked for, who holds anything is not."""
+    async with bench() as empty, bench() as full:
+        full.store.script.inject(Cut.HANG)
+        full.partition.tp = TopicPartition("t", 1)
+        admit(full.partition, [0])
+        settings = UploaderSettings(s3_bucket="bucket", max_buffer_bytes=1)
+        assert _assignment(settings, [empty.partition, full.partition]).hungry()[0] == [empty.partition.tp]
+
+
 def _assignment(settings: UploaderSettings, table: Sequence[Partition]) -> Assignment:
     """An assignment that asks nobody: only its table and the settings matter here."""
     nobody: Any = None
