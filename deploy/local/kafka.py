@@ -129,6 +129,11 @@ class EmbeddedKafka:
         """End the broker as a crash would (SIGKILL)."""
         self.process.kill()
 
+    @property
+    def running(self) -> bool:
+        """Whether its process runs."""
+        return self._process is not None and self._process.running
+
     def kill_if_running(self) -> None:
         """`kill`, where it was ever started."""
         if self._process is not None:

@@ -18,6 +18,10 @@ CALM_S = 12.0
 """S3 counts as well again once a put was stored after the last failure, and that failure is so long ago, in seconds.
 Longer than the longest backoff: one record that S3 refuses among others that it takes would flap otherwise."""
 
+NOBODY_TRIES_S = 90.0
+"""With nothing stored and nothing failed for so long, in seconds, nobody puts: another member has the partitions.
+Longer than the longest put and the longest backoff after it."""
+
 TELL_CHANGES_S = 10.0
 """How often a change of the reason is told at most, in seconds: an outage shows as time-outs and 503s in turn."""
 
@@ -63,12 +67,21 @@ class StoreHealth:
 
     def settle(self, now_s: float) -> None:
         """Asked now and then: forget a failure that is over."""
-        if self._reason is not None and self._stored_since and now_s - self._failed_s >= CALM_S:
+        quiet_s = now_s - self._failed_s
+        if self._reason is None:
+            return
+        if self._stored_since and quiet_s >= CALM_S:
             self._over()
+        elif not self._stored_since and quiet_s >= NOBODY_TRIES_S:
+            log.info("nobody puts any more; whether S3 takes objects is not known", extra={"reason": self._reason})
+            self._forget()
 
     def _over(self) -> None:
         if self._reason is not None:
             log.info("S3 takes objects again", extra={"reason": self._reason, "since": _iso(self._since_s)})
+        self._forget()
+
+    def _forget(self) -> None:
         self._reason = None
         self._since_gauge.clear()
         self._readiness.hold(CONDITION)

@@ -56,6 +56,10 @@ def tagging(text: str) -> str:
     return urlencode(pairs, quote_via=quote)
 
 
+LOOKS_S = 4.0
+"""Two looks of the watch, in seconds: so much later than a commit it may see it."""
+
+
 class UploaderSettings(KafkaSettings):
     """Variables of `spillway-uploader run`, beside the KAFKA_* ones."""
 
@@ -160,6 +164,11 @@ class UploaderSettings(KafkaSettings):
             raise ValueError(
                 f"DRAIN_TIMEOUT_S={self.drain_timeout_s:g} plus two commits of {COMMIT_TIMEOUT_S:g} s must be less "
                 f"than KAFKA_REBALANCE_TIMEOUT_S={self.kafka_rebalance_timeout_s:g}"
+            )
+        if not self.commit_interval_s + 2 * COMMIT_TIMEOUT_S + LOOKS_S < self.stalled_after_s:
+            raise ValueError(
+                f"COMMIT_INTERVAL_S={self.commit_interval_s:g} plus {2 * COMMIT_TIMEOUT_S + LOOKS_S:g} s must be less "
+                f"than STALLED_AFTER_S={self.stalled_after_s:g}, or a healthy client would be taken for a wedged one"
             )
         if not self.kafka_rebalance_timeout_s < self.kafka_request_timeout_s:
             raise ValueError(

@@ -30,6 +30,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture
 def on_three(cluster: Cluster, processes: Processes, fake_s3: FakeS3) -> Pipeline:
     """A pipeline over a topic of three replicas."""
+    cluster.start()  # what the test before may have left stopped
     topic = Topic(cluster.bootstrap_servers, f"t-{uuid.uuid4().hex[:12]}", 4, replicas=NODES)
     topic.create()
     return Pipeline(processes, topic, fake_s3)

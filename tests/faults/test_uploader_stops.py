@@ -16,7 +16,7 @@ PATIENT = {"DRAIN_TIMEOUT_S": "50", "KAFKA_REBALANCE_TIMEOUT_S": "60", "KAFKA_RE
 
 def test_sigterm_under_load(pipeline: Pipeline) -> None:
     """It leaves with 0 in its grace period although a put hangs; its commits cover what it stored but for that put."""
-    ingest, first = pipeline.ready({"COMMIT_INTERVAL_S": "60"})  # what is committed at the end, the stop committed
+    ingest, first = pipeline.ready({"COMMIT_INTERVAL_S": "40"})  # what is committed at the end, the stop committed
     with Load(ingest.collections_url) as load:
         until(lambda: pipeline.shelf.writes > 100, "the first objects", deadline_s=20)
         hung = pipeline.s3.script.inject(Cut.HANG, times=1)

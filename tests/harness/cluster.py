@@ -48,10 +48,11 @@ class Cluster:
         return self.nodes[node_id - 1]
 
     def start(self) -> None:
-        """Start all, then wait for all: a majority makes the quorum."""
-        for node in self.nodes:
+        """Start all that do not run, then wait for them: a majority makes the quorum."""
+        missing = [node for node in self.nodes if not node.running]
+        for node in missing:
             node.launch()
-        for node in self.nodes:
+        for node in missing:
             node.wait_serving()
 
     def stop(self) -> None:

@@ -98,7 +98,7 @@ def test_a_missing_bucket_and_a_missing_topic_are_named_and_waited_for(
 def test_sigterm_commits_what_is_stored(processes: Processes, make_topic: MakeTopic, fake_s3: FakeS3) -> None:
     """With a commit clock that never strikes, only the drain commits: everything stored, and exit 0."""
     pipeline = Pipeline(processes, make_topic(2), fake_s3)
-    ingest, uploader = pipeline.ready({"COMMIT_INTERVAL_S": "60"})
+    ingest, uploader = pipeline.ready({"COMMIT_INTERVAL_S": "40"})
     answers = Answers()
     post_at_once(ingest.collections_url, [payloads(30), payloads(30)], answers)
     until(lambda: len(pipeline.objects()) == 60, "60 objects", deadline_s=30)

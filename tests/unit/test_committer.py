@@ -184,7 +184,7 @@ async def clock(d: Desk, table: dict[TopicPartition, Partition]) -> AsyncIterato
 
 async def test_many_stored_records_do_not_wait_for_the_clock() -> None:
     """COMMIT_RECORDS stored records are committed long before COMMIT_INTERVAL_S is over."""
-    async with desk(commit_interval_s=60, commit_records=3) as d:
+    async with desk(commit_interval_s=40, commit_records=3) as d:
         partition = d.partition(0)
         async with clock(d, {TP: partition}):
             partition.window.follow(3)

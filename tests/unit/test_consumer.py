@@ -206,7 +206,7 @@ async def test_what_retention_takes_under_a_running_session_is_counted_and_ends_
 
 async def test_stop_commits_what_is_stored() -> None:
     """Nothing that was stored is left uncommitted, though the clock would not have come for a minute."""
-    b = bench(commit_interval_s=60)
+    b = bench(commit_interval_s=40)
     b.broker.append(20)
     async with running(b):
         await until(lambda: not b.missing())

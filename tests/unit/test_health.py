@@ -5,7 +5,7 @@ import logging
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.uploader.health import CALM_S, TELL_CHANGES_S, StoreHealth
+from services.uploader.health import CALM_S, NOBODY_TRIES_S, TELL_CHANGES_S, StoreHealth
 from shared.ops import Readiness
 from shared.telemetry import UploaderMetrics
 
@@ -21,10 +21,21 @@ def test_readiness_names_the_failure_since_when_and_forgets_it() -> None:
     health.failed("access_denied", "403", 100.0)
     health.failed("access_denied", "403", 107.0)
     assert readiness.reasons["s3"] == "access_denied since 1970-01-01T00:01:40Z (7 s): 403"
-    health.settle(200.0)
+    health.settle(150.0)
     assert not readiness.ready, "nothing was stored since"
     health.succeeded()
-    health.settle(200.0)
+    health.settle(150.0)
+    assert readiness.ready
+
+
+def test_a_member_that_has_nothing_to_put_any_more_is_not_unready_for_ever() -> None:
+    """S3 failed, then another member took the partitions: no put of ours will ever say that S3 is back."""
+    readiness = Readiness("s3")
+    health = health_on(readiness)
+    health.failed("connection", "refused", 100.0)
+    health.settle(100.0 + NOBODY_TRIES_S - 1)
+    assert not readiness.ready
+    health.settle(100.0 + NOBODY_TRIES_S)
     assert readiness.ready
 
 

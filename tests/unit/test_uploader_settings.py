@@ -1,6 +1,7 @@
 """Bad settings stop the start, each with a line that names its variable."""
 
 import pytest
+from pydantic import ValidationError
 
 from services.uploader.settings import UploaderSettings
 from shared.settings import load
@@ -95,3 +96,10 @@ def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_every_setting_is_described() -> None:
     """`--help` and the README's table have a meaning for each variable."""
     assert all(field.description for field in UploaderSettings.model_fields.values())
+
+
+def test_a_commit_clock_slower_than_the_watchdog_is_refused() -> None:
+    """A healthy client that commits once a minute would be taken for a wedged one after ten seconds."""
+    with pytest.raises(ValidationError, match=r"COMMIT_INTERVAL_S=60 plus 10 s must be less than STALLED_AFTER_S=60"):
+        UploaderSettings(s3_bucket="bucket", commit_interval_s=60)
+    assert UploaderSettings(s3_bucket="bucket", commit_interval_s=60, stalled_after_s=71)

@@ -91,6 +91,8 @@ class AiobotocoreStore:
             size = head["ContentLength"]
             if size != len(body):
                 verdict, found = Verdict.DIFFERENT, f"{size} bytes"
+            elif not body:
+                verdict = Verdict.SAME  # the probe, and an empty payload: an archived object could not be read
             elif verdict is Verdict.UNPROVEN:
                 answer = await self._client.get_object(Bucket=self._bucket, Key=key)
                 async with answer["Body"] as stream:

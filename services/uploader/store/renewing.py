@@ -78,6 +78,10 @@ class RenewingStore:
             if client is self._client:  # what a replaced client says is no word on its successor
                 self._renew(self._renewal.failed(error, time.monotonic()))
             raise
+        except Exception:  # a client that raises what no client of ours does: closed, say
+            if client is self._client:
+                self._renew(self._renewal.hung(time.monotonic()))
+            raise
         else:
             if client is self._client:
                 self._renewal.stored()
