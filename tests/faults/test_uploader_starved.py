@@ -19,8 +19,11 @@ def test_file_descriptors_exhausted(pipeline: Pipeline) -> None:
         until(lambda: pipeline.shelf.writes > 50, "the first objects", deadline_s=20)
         failed = uploader.metric(FAILED)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))  # what is open stays open
-        pipeline.s3.refuse()  # the connections that it has are gone
-        pipeline.s3.listen()
+        # The connections that it has are dropped; and again, for one that was being accepted the first time. It can
+        # open no other.
+        for _ in range(2):
+            pipeline.s3.refuse()
+            pipeline.s3.listen()
         writes = pipeline.shelf.writes
         accepted = load.accepted
         until(lambda: load.accepted > accepted + 400, "load without descriptors", deadline_s=20)
