@@ -46,9 +46,9 @@ TOPIC_CHECK_S = 1.0
 HEARTBEAT_S = 1.0
 """A member learns of a rebalance from the answer to a heartbeat: this is how long the others wait for it at most."""
 
-END_TIMEOUT_S = 40.0
-"""A session's end, in seconds: more than the drain, two commits and the client's close together. What still hangs then
-cannot be ended from inside the process."""
+END_MARGIN_S = 35.0
+"""How much longer than the drain a session's end may take, in seconds: more than two commits and the closing of both
+clients. What still hangs then cannot be ended from inside the process."""
 
 
 def consumer_client(settings: UploaderSettings) -> AIOKafkaConsumer:
@@ -110,6 +110,11 @@ class GroupConsumer:
         self._give_up = give_up
         self._stopping = asyncio.Event()
 
+    @property
+    def end_timeout_s(self) -> float:
+        """How long a session's end may take, in seconds."""
+        return self._settings.drain_timeout_s + END_MARGIN_S
+
     def stop(self) -> None:
         """Ask `run()` to drain, commit, leave the group and return."""
         self._stopping.set()
@@ -163,7 +168,8 @@ class GroupConsumer:
     def _bounded_end(self, what: str) -> Iterator[None]:
         """End the process where the body hangs: a task inside the client that ignores its cancellation, say."""
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(END_TIMEOUT_S, self._give_up, f"{what} took longer than {END_TIMEOUT_S:g} s")
+        bound_s = self.end_timeout_s
+        timer = loop.call_later(bound_s, self._give_up, f"{what} took longer than {bound_s:g} s")
         try:
             yield
         finally:

@@ -8,6 +8,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from services.uploader import consumer as consumer_module
+from services.uploader.settings import COMMIT_TIMEOUT_S
 from tests.fakes.kafka_broker import Broker, Hold
 from tests.fakes.script import Cut
 from tests.harness.core_bench import DEADLINE_S, Bench, running, settings, shorten, turns, until
@@ -247,7 +248,7 @@ async def test_stop_in_a_revoke_that_drains() -> None:
 
 async def test_a_session_that_cannot_be_ended_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client whose stop hangs in spite of its cancellation: the process is given up, with a message."""
-    monkeypatch.setattr(consumer_module, "END_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(consumer_module, "END_MARGIN_S", 0.01)
     monkeypatch.setattr(consumer_module, "STOP_TIMEOUT_S", DEADLINE_S)
     b = bench()
     consumer = b.consumer()
@@ -259,3 +260,9 @@ async def test_a_session_that_cannot_be_ended_ends_the_process(monkeypatch: pyte
     await until(lambda: any("closing the Kafka client" in message for message in b.gave_up))
     held.release()
     await run
+
+
+async def test_a_long_drain_is_no_hang() -> None:
+    """DRAIN_TIMEOUT_S=120: the process is not given up while puts have their time, and commits and closing theirs."""
+    b = bench(drain_timeout_s=120, kafka_rebalance_timeout_s=130, kafka_request_timeout_s=140)
+    assert b.consumer().end_timeout_s > 120 + 2 * COMMIT_TIMEOUT_S + 2 * consumer_module.STOP_TIMEOUT_S
