@@ -22,7 +22,7 @@ from services.ingest.endpoint import CollectionsEndpoint
 from services.ingest.producer import KAFKA, TOPIC, KafkaLink
 from services.ingest.server import IngestServer
 from services.ingest.settings import IngestSettings
-from services.ingest.writer import Writers
+from services.ingest.writers import Writers
 from shared.kafka import connection_options
 from shared.ops import Readiness, listen, serve_ops
 from shared.settings import load, stop

@@ -49,6 +49,7 @@ class Submission:
         "left_bytes",
         "next",
         "overhead_bytes",
+        "request_id",
         "settled",
         "values",
         "written",
@@ -62,10 +63,12 @@ class Submission:
         key: bytes | None,
         deadline_s: float,
         notify: Callable[[Problem | None], None],
+        request_id: str = "",
     ) -> None:
         self.values = values
         self.headers_of = headers_of  # index → the record's headers
         self.key = key
+        self.request_id = request_id  # for the log
         self.deadline_s = deadline_s  # the loop's clock; the answer is due by then
         self.overhead_bytes = record_overhead_bytes(key, headers_of(0))  # of each record, beyond its value
         self.left_bytes = sum(map(len, values)) + len(values) * self.overhead_bytes  # not yet in an acked batch
