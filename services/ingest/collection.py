@@ -7,16 +7,20 @@ its traps are handled here (DESIGN §2 *Fidelity*):
 - it does not check UTF-8 inside what it skips: the whole body is checked first;
 - of two equal envelope keys it silently takes the last: the quotes outside `data` are counted, and where that count
   leaves room for doubt the keys are walked;
-- it refuses `"\ud83d"`, a lone surrogate escape, which JSON's grammar allows: such escapes are masked, and
-  unmasked in the slices;
-- it answers deep nesting with RecursionError;
+- it refuses `"\ud83d"`, a lone surrogate escape, which JSON's grammar allows: then it is shown a body of the same form
+  without surrogates, and the payloads are cut out of the real one at the places it found;
+- it answers deep nesting with RecursionError, and a body that ends too early without a place: both are found here;
 - its slices keep the whole body alive: they are copied.
+
+A hostile body is parsed on the event loop like any other, so every pass over a whole body is one of C's: no Python code
+runs once for each byte, escape or bracket of `data`.
 """
 
+import codecs
 import functools
+import json
 import re
 from dataclasses import dataclass, field
-from itertools import permutations
 
 import msgspec
 
@@ -55,20 +59,23 @@ class _Envelope(msgspec.Struct):
 
 _envelope = msgspec.json.Decoder(_Envelope)
 _items = msgspec.json.Decoder(list[msgspec.Raw])
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _text = msgspec.json.Decoder(str)
 
 ENVELOPE_BYTES_MAX = 64 * 1024
 """Most bytes of a body beside the value of `data`: the token, the version, unknown keys and white space."""
 
 _BOM = b"\xef\xbb\xbf"
-_SPACE = b" \t\n\r"
 _QUOTES_WITHOUT_TOKEN = 6  # "version" "…" "data": three strings, and no room for a fourth
 _QUOTES_WITH_TOKEN = 10  # and "token" "…"
-_ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_BETWEEN = re.compile(rb"[ \t\n\r]*")
-_MASKS = [bytes(pair) for pair in permutations(b"~^`|@#%&;!?$", 2)]  # two unlike bytes that are no hex digits
+_UTF8_PIECE_BYTES = 256 * 1024  # decoding to see whether it is UTF-8 takes four times the memory, for one piece
+_COUNT_PIECE_BYTES = 64 * 1024
+_DEPTH_FIRST_BYTES = 2048  # no nesting is too deep within fewer
+_DEPTH_SEARCH_BYTES_MAX = 48 * 1024 * 1024  # parsed again to find a place: some 50 ms
+
+_SPACE = re.compile(rb"[ \t\n\r]*")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_SCALAR = re.compile(rb"[^,}\] \t\n\r]*")
+_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|([\[{])|[\]}]', re.DOTALL)
 
 
 def parse(body: bytes, items_max: int) -> Collection:
@@ -85,44 +92,108 @@ def parse(body: bytes, items_max: int) -> Collection:
     if not body.isascii():
         _check_utf8(body)
     try:
-        return _parse(body, items_max)
-    except RecursionError:
-        raise InvalidCollectionError("invalid_json", "nested too deeply") from None
+        envelope = _envelope.decode(body)
+    except msgspec.ValidationError as error:
+        raise _invalid_envelope(error, body) from None
     except msgspec.DecodeError as error:
-        masked = _mask_lone_surrogates(body)
-        if masked is None:
-            raise _explained(error) from None
-    return _parse_masked(*masked, items_max)
-
-
-def _parse(body: bytes, items_max: int) -> Collection:
-    envelope = _envelope.decode(body)
+        return _parse_with_surrogates(body, items_max, error)
+    except RecursionError:
+        raise _nested_too_deeply(body) from None
     data = bytes(envelope.data)
-    if len(body) - len(data) > ENVELOPE_BYTES_MAX:  # before anything is built of its keys
-        raise InvalidCollectionError("invalid_envelope", f"more than {ENVELOPE_BYTES_MAX} bytes beside `data`")
+    _check_size(body, data)
     quotes = body.count(b'"') - data.count(b'"')
     expected = _QUOTES_WITHOUT_TOKEN if envelope.token is msgspec.UNSET else _QUOTES_WITH_TOKEN
     if quotes != expected or body.count(b"\\") != data.count(b"\\"):
-        _refuse_duplicate_keys(body)
-    if data.count(b",") >= items_max:  # fewer commas than that cannot be too many payloads
-        _refuse_too_many(data, items_max)
-    payloads = [bytes(item) for item in _items.decode(data)]
-    if not payloads:
-        raise InvalidCollectionError("empty_data", "`data` is empty: a collection has at least one payload")
-    if len(envelope.version) * 4 > VERSION_BYTES_MAX and len(envelope.version.encode()) > VERSION_BYTES_MAX:
+        _members(body, body, data)
+    payloads = [bytes(item) for item in _items_of(data, items_max)]
+    token = None if envelope.token is msgspec.UNSET else envelope.token
+    return Collection(_checked_version(envelope.version), token, payloads)
+
+
+def _parse_with_surrogates(body: bytes, items_max: int, refusal: msgspec.DecodeError) -> Collection:
+    r"""Parse what msgspec has refused, perhaps only for a lone surrogate escape.
+
+    With `\u9` for every `\ud` the body has the same form and length, and what was wrong otherwise still is, at the same
+    place. Where no backslash stands before it, or one that is itself escaped, that is plain text and does no harm, and
+    searching without it is faster. No key can turn into one of ours, which have no `u9` and no Chinese letters.
+    """
+    form = body.replace(b"ud", b"u9").replace(b"uD", b"u9")
+    if form == body:
+        raise _invalid_json(refusal, body)
+    try:
+        envelope = _envelope.decode(form)
+    except msgspec.ValidationError as error:
+        raise _invalid_envelope(error, body) from None
+    except msgspec.DecodeError as error:
+        raise _invalid_json(error, body) from None
+    except RecursionError:
+        raise _nested_too_deeply(form) from None
+    data = bytes(envelope.data)
+    _check_size(form, data)
+    places = _members(body, form, data)
+    payloads = []
+    at = places["data"].start + 1
+    for item in _items_of(data, items_max):
+        start = _skip_space(form, at)
+        end = start + memoryview(item).nbytes
+        payloads.append(body[start:end])
+        at = _skip_space(form, end) + 1  # behind the comma
+    version = _text_without_surrogates(body, "version", places["version"])
+    token = _text_without_surrogates(body, "token", places["token"]) if "token" in places else None
+    return Collection(_checked_version(version), token, payloads)
+
+
+def _text_without_surrogates(body: bytes, key: str, place: slice) -> str:
+    try:
+        return _text.decode(body[place])
+    except msgspec.DecodeError:
+        message = f"`{key}` holds a lone surrogate, which is not text (byte {place.start})"
+        raise InvalidCollectionError("invalid_envelope", message) from None
+
+
+def _checked_version(version: str) -> str:
+    if len(version) * 4 > VERSION_BYTES_MAX and len(version.encode()) > VERSION_BYTES_MAX:
         raise InvalidCollectionError("invalid_envelope", f"`version` is longer than {VERSION_BYTES_MAX} bytes")
-    return Collection(envelope.version, None if envelope.token is msgspec.UNSET else envelope.token, payloads)
+    return version
 
 
-def _refuse_too_many(data: bytes, items_max: int) -> None:
+def _check_size(body: bytes, data: bytes) -> None:
+    """Bound the envelope before anything is built of its keys."""
+    if len(body) - len(data) > ENVELOPE_BYTES_MAX:
+        raise InvalidCollectionError("invalid_envelope", f"more than {ENVELOPE_BYTES_MAX} bytes beside `data`")
+    if not data.startswith(b"["):
+        raise InvalidCollectionError("invalid_envelope", "`data` is not an array")
+
+
+def _items_of(data: bytes, items_max: int) -> list[msgspec.Raw]:
+    items = _bounded_items(data, items_max) if _has_commas(data, items_max) else _items.decode(data)
+    if not items:
+        raise InvalidCollectionError("empty_data", "`data` is empty: a collection has at least one payload")
+    return items
+
+
+def _has_commas(data: bytes, number: int) -> bool:
+    """Fewer commas than items are allowed cannot be too many items."""
+    if len(data) <= _COUNT_PIECE_BYTES:
+        return data.count(b",") >= number
+    found = 0
+    for at in range(0, len(data), _COUNT_PIECE_BYTES):
+        found += data.count(b",", at, at + _COUNT_PIECE_BYTES)
+        if found >= number:
+            return True
+    return False
+
+
+def _bounded_items(data: bytes, items_max: int) -> list[msgspec.Raw]:
     """Count without building: eight million items of one byte would be a gigabyte of objects before their number is
     known. A struct that takes an array of at most so many fields stops at the first one more.
     """
     try:
-        _at_most(items_max).decode(data)
+        items = msgspec.structs.astuple(_at_most(items_max).decode(data))
     except msgspec.ValidationError:
-        message = f"`data` has more than the {items_max} payloads that are taken at once"
+        message = f"`data` has more than the {items_max} payloads that are taken at once (`data[{items_max}]`)"
         raise InvalidCollectionError("too_many_items", message) from None
+    return [item for item in items if item is not msgspec.UNSET]
 
 
 @functools.lru_cache(maxsize=4)
@@ -135,94 +206,104 @@ def _at_most(items_max: int) -> msgspec.json.Decoder[msgspec.Struct]:
 def _check_utf8(body: bytes) -> None:
     if body.startswith(_BOM):
         raise InvalidCollectionError("invalid_json", "starts with a byte order mark, which JSON forbids (byte 0)")
+    at = 0
     try:
-        body.decode("utf-8")
+        while at < len(body):
+            end = at + _UTF8_PIECE_BYTES
+            at += codecs.utf_8_decode(body[at:end], "strict", end >= len(body))[1]  # less than all inside a character
     except UnicodeDecodeError as error:
-        raise InvalidCollectionError("not_utf8", f"not UTF-8: {error.reason} (byte {error.start})") from None
+        place = at + error.start
+        raise InvalidCollectionError("not_utf8", f"not UTF-8: {error.reason} (byte {place})") from None
 
 
-def _explained(error: msgspec.DecodeError) -> InvalidCollectionError:
-    """Its own message names the byte or the field."""
-    if isinstance(error, msgspec.ValidationError):
-        return InvalidCollectionError("invalid_envelope", str(error))
-    return InvalidCollectionError("invalid_json", str(error))
+def _invalid_envelope(error: msgspec.ValidationError, body: bytes) -> InvalidCollectionError:
+    """Msgspec names the field, or the whole body by naming none."""
+    message = str(error)
+    place = "" if "`$" in message or "field" in message else f" (byte {_skip_space(body, 0)})"
+    return InvalidCollectionError("invalid_envelope", message + place)
 
 
-def _refuse_duplicate_keys(body: bytes) -> None:
-    """Walk the envelope's keys by the values that msgspec kept, the last of each key.
-
-    A JSON value says itself where it ends (a number by what follows it), so a key whose kept value does not stand
-    behind it is an earlier twin. Builds no object of the body's size, whatever the unknown keys hold.
-    """
-    members = _members.decode(body)
-    seen: set[str] = set()
-    at = _skip(body, body.index(b"{") + 1)
-    while at < len(body) and body[at : at + 1] != b"}":
-        key_match = _STRING.match(body, at)
-        if key_match is None:
-            raise InvalidCollectionError("invalid_json", f"expected a key (byte {at})")
-        key = _text.decode(key_match[0])
-        value_at = _skip(body, _skip(body, key_match.end()) + 1)
-        value = bytes(members[key])
-        end = _skip(body, value_at + len(value))
-        if key in seen or not body.startswith(value, value_at) or body[end : end + 1] not in (b",", b"}"):
-            raise InvalidCollectionError("duplicate_key", f"key {key[:64]!r} stands twice in the envelope (byte {at})")
-        seen.add(key)
-        at = _skip(body, end + 1) if body[end : end + 1] == b"," else end
+def _invalid_json(error: msgspec.DecodeError, body: bytes) -> InvalidCollectionError:
+    """Msgspec names the byte, except where there is none."""
+    message = str(error)
+    place = "" if "(byte " in message else f" (byte {len(body)})"
+    return InvalidCollectionError("invalid_json", message + place)
 
 
-def _skip(body: bytes, at: int) -> int:
-    match = _BETWEEN.match(body, at)
-    return match.end() if match else at
+def _nested_too_deeply(body: bytes) -> InvalidCollectionError:
+    """Where, as closely as a bounded number of parsed bytes tells: the shortest start of the body that is too deep."""
+    low, high, parsed = 0, _DEPTH_FIRST_BYTES, 0
+    view = memoryview(body)
+    while high < len(body) and not _is_too_deep(view[:high]):
+        low, high, parsed = high, high * 2, parsed + high
+    high = min(high, len(body))
+    while high - low > 1 and parsed < _DEPTH_SEARCH_BYTES_MAX:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _is_too_deep(view[:middle]) else (middle, high)
+        parsed += middle
+    place = f"byte {low}" if high - low == 1 else f"between byte {low} and byte {high}"
+    return InvalidCollectionError("invalid_json", f"nested too deeply ({place})")
 
 
-def _mask_lone_surrogates(body: bytes) -> tuple[bytes, bytes] | None:
-    r"""The body with each lone `\udXXX` written as mask + `dXXX`, of the same length, and the mask.
-
-    None where there is no such escape, or no mask that the body does not contain.
-    """
-    lone = _lone_surrogates(body)
-    mask = next((pair for pair in _MASKS if pair not in body), None)
-    if not lone or mask is None:
-        return None
-    masked = bytearray(body)
-    for at in lone:
-        masked[at : at + 2] = mask
-    return bytes(masked), mask
-
-
-def _lone_surrogates(body: bytes) -> list[int]:
-    lone: list[int] = []
-    high_at, high_end = -1, -1  # the last high surrogate that still waits for its low one
-    for match in _ESCAPE.finditer(body):
-        unit = int(match[1], 16) if match[1] else 0
-        is_low = 0xDC00 <= unit <= 0xDFFF  # noqa: PLR2004 - Unicode's low surrogates
-        if is_low and high_end == match.start():
-            high_at, high_end = -1, -1
-            continue
-        if high_at >= 0:
-            lone.append(high_at)
-            high_at, high_end = -1, -1
-        if is_low:
-            lone.append(match.start())
-        elif 0xD800 <= unit <= 0xDBFF:  # noqa: PLR2004 - and its high ones
-            high_at, high_end = match.span()
-    if high_at >= 0:
-        lone.append(high_at)
-    return lone
-
-
-def _parse_masked(masked: bytes, mask: bytes, items_max: int) -> Collection:
+def _is_too_deep(body: memoryview) -> bool:
     try:
-        collection = _parse(masked, items_max)
+        _envelope.decode(body)
     except RecursionError:
-        raise InvalidCollectionError("invalid_json", "nested too deeply") from None
-    except msgspec.DecodeError as error:
-        raise _explained(error) from None
-    if mask.decode() in collection.version:
-        raise InvalidCollectionError("invalid_envelope", "`version` holds a lone surrogate, which is not text")
-    return Collection(
-        collection.version,
-        collection.token,
-        [payload.replace(mask, b"\\u") for payload in collection.payloads],
-    )
+        return True
+    except msgspec.DecodeError:
+        return False
+    return False
+
+
+def _members(body: bytes, form: bytes, data: bytes) -> dict[str, slice]:
+    """Where the value of each key of the envelope stands, for a body that is known to be JSON.
+
+    Args:
+        body: as it was sent; its keys are read.
+        form: the same or its double without surrogates; its values are walked over.
+        data: of all values of the key `data` in `form`, the last.
+
+    Raises:
+        InvalidCollectionError: a key stands twice. A JSON array says itself where it ends, so a `data` whose value does
+            not begin with `data` is an earlier twin.
+
+    """
+    places: dict[str, slice] = {}
+    at = _skip_space(form, form.index(b"{") + 1)
+    while form[at : at + 1] != b"}":
+        key_end = _end_of_value(form, at)
+        key: str = json.loads(body[at:key_end])  # takes a lone surrogate
+        start = _skip_space(form, _skip_space(form, key_end) + 1)  # behind the colon
+        if key in places or (key == "data" and not form.startswith(data, start)):
+            raise InvalidCollectionError("duplicate_key", f"key {key[:64]!r} stands twice in the envelope (byte {at})")
+        end = start + len(data) if key == "data" else _end_of_value(form, start)
+        places[key] = slice(start, end)
+        at = _skip_space(form, end)
+        if form[at : at + 1] == b",":
+            at = _skip_space(form, at + 1)
+    return places
+
+
+def _end_of_value(body: bytes, at: int) -> int:
+    match body[at : at + 1]:
+        case b'"':
+            return _end(_STRING, body, at)
+        case b"[" | b"{":
+            depth = 0
+            for token in _BRACKET.finditer(body, at):
+                if token[1]:
+                    depth += 1
+                elif token[0] in (b"]", b"}"):
+                    depth -= 1
+                if depth == 0:
+                    return token.end()
+    return _end(_SCALAR, body, at)
+
+
+def _skip_space(body: bytes, at: int) -> int:
+    return _end(_SPACE, body, at)
+
+
+def _end(pattern: re.Pattern[bytes], body: bytes, at: int) -> int:
+    match = pattern.match(body, at)
+    return match.end() if match else at
