@@ -9,17 +9,24 @@ import contextlib
 import logging
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import partial
 
 import uvloop
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.conn import create_conn
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from services.ingest.access import Access
 from services.ingest.admission import Admission
 from services.ingest.app import COLLECTIONS_PATH, IngestApp
+from services.ingest.body import Bodies
+from services.ingest.brokers import Connect
 from services.ingest.endpoint import CollectionsEndpoint
 from services.ingest.producer import KAFKA, TOPIC, KafkaLink
+from services.ingest.protocol import Connections
+from services.ingest.quota import Quotas
+from services.ingest.refusals import Refusals
 from services.ingest.server import IngestServer
 from services.ingest.settings import IngestSettings
 from services.ingest.writers import Writers
@@ -78,21 +85,27 @@ async def _run(
     link = KafkaLink(
         settings,
         make_producer=_producer_factory(settings, options),
-        make_admin=_admin_factory(settings, options),
+        connect=_connector(settings, options),
         readiness=readiness,
         metrics=metrics,
     )
     writers = Writers(link, settings, metrics)
+    quotas = Quotas(settings.token_burst_s)
+    bodies = Bodies(settings, admission)
+    refusals = Refusals(metrics)
+    connections = Connections(settings, refusals=refusals, metrics=metrics)
     endpoint = CollectionsEndpoint(
-        settings, admission=admission, submit=writers.submit, refusal=lambda: link.refusal, metrics=metrics
+        settings,
+        access=Access(None, quotas),
+        bodies=bodies,
+        submit=writers.submit,
+        refusal=lambda: link.refusal,
+        refusals=refusals,
+        metrics=metrics,
     )
-    server = IngestServer(
-        IngestApp(endpoint),
-        readiness=readiness,
-        drain_delay_s=settings.ingest_drain_delay_s,
-        deadline_s=settings.http_deadline_s,
-    )
-    async with serve_ops(ops, readiness, registry), _running(link, writers, admission):
+    server = IngestServer(IngestApp(endpoint), settings, readiness=readiness, connections=connections, bodies=bodies)
+    background = [link.run(writers.pending), writers.run(admission.sample), connections.run()]
+    async with serve_ops(ops, readiness, registry), _running(background):
         host, port = api.getsockname()[:2]
         logger.info("serving", extra={"url": f"http://{host}:{port}{COLLECTIONS_PATH}", "topic": settings.kafka_topic})
         await server.serve(sockets=[api])
@@ -105,7 +118,7 @@ async def _running(link: KafkaLink, writers: Writers, admission: Admission) -> A
     """The background work, for as long as the server serves. By the end of the server every request is answered."""
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(link.run(writers.pending), name="kafka"),
+            group.create_task(link.run(pending=writers.pending, troubled=writers.troubled), name="kafka"),
             group.create_task(writers.run(admission.sample), name="writers"),
         ]
         try:
@@ -115,9 +128,9 @@ async def _running(link: KafkaLink, writers: Writers, admission: Admission) -> A
                 task.cancel()
 
 
-def _producer_factory(settings: IngestSettings, options: dict[str, object]) -> Callable[[], AIOKafkaProducer]:
-    return lambda: AIOKafkaProducer(
-        **options,
+def _producer_factory(settings: IngestSettings, options: dict[str, object]) -> Callable[[str], AIOKafkaProducer]:
+    return lambda bootstrap_servers: AIOKafkaProducer(
+        **{**options, "bootstrap_servers": bootstrap_servers},
         client_id="spillway-ingest",
         acks="all",
         enable_idempotence=False,
@@ -128,9 +141,13 @@ def _producer_factory(settings: IngestSettings, options: dict[str, object]) -> C
     )
 
 
-def _admin_factory(settings: IngestSettings, options: dict[str, object]) -> Callable[[], AIOKafkaAdminClient]:
-    return lambda: AIOKafkaAdminClient(
-        **options, client_id="spillway-ingest-admin", request_timeout_ms=round(settings.kafka_produce_timeout_s * 1000)
+def _connector(settings: IngestSettings, options: dict[str, object]) -> Connect:
+    security = {name: value for name, value in options.items() if name != "bootstrap_servers"}
+    return partial(
+        create_conn,
+        **security,
+        client_id="spillway-ingest-watch",
+        request_timeout_ms=round(settings.kafka_produce_timeout_s * 1000),
     )
 
 

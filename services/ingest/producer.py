@@ -1,11 +1,12 @@
 """The one Kafka producer of the process, and what is known of the topic behind it.
 
 Owns the producer's life: it is built, watched, and replaced when no broker has answered for a bound of time, because an
-aiokafka client that has lost all the brokers it knew never returns to its bootstrap list. Decides whether collections
-can be taken at all (`refusal`), and tells readiness why not. What is written to which partition is `writer`'s.
+aiokafka client that has lost all the brokers it knew never returns to its bootstrap list; when that list names brokers
+that it does not know; and when it gets nowhere although the brokers answer. Decides whether collections can be taken at
+all (`refusal`), and tells readiness why not. What is written to which partition is `writer`'s.
 
-The producer is not idempotent (DESIGN §6): ids make a duplicate harmless, and an idempotent aiokafka producer is wedged
-by one refused batch.
+The producer is not idempotent (decision 14): ids make a duplicate harmless, and an idempotent aiokafka producer is
+wedged by one refused batch.
 """
 
 import asyncio
@@ -14,9 +15,10 @@ import time
 from collections.abc import Callable
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.conn import collect_hosts
 from aiokafka.errors import KafkaError
 
+from services.ingest.brokers import Address, Answer, Brokers, Connect
 from services.ingest.problems import Code, Problem
 from services.ingest.settings import IngestSettings
 from shared.kafka import TopicFacts, once_only, stop_producer, topic_facts
@@ -27,63 +29,82 @@ logger = logging.getLogger("spillway.ingest.producer")
 
 KAFKA, TOPIC = "kafka", "topic"  # this module's readiness conditions
 _TICK_S = 1.0
-_IDLE_PING_S = 5.0  # between two questions to the brokers while nothing is written
-_PING_BOUND_S = 2.0
+_IDLE_ASK_S = 5.0  # between two questions to the brokers while nothing is amiss
+_ASK_BOUND_S = 2.0
 _STOP_BOUND_S = 3.0
-_BACKOFF_S = (0.5, 1.0, 2.0, 3.0)  # between attempts to reach Kafka; the last repeats
+_BACKOFF_S = (0.5, 1.0, 2.0)  # between attempts to reach Kafka; the last repeats
 
 _FAILURES = (KafkaError, OSError, TimeoutError)
 
 
 class KafkaLink:
-    """The producer in use, or the reason why there is none."""
+    """The producer in use, or the reason why there is none.
+
+    Args:
+        settings: of this tier.
+        make_producer: builds one, to be started from the broker at the given `host:port`.
+        connect: opens a connection for questions.
+        readiness: gets the conditions KAFKA and TOPIC.
+        metrics: gets the replacements.
+
+    """
 
     def __init__(
         self,
         settings: IngestSettings,
         *,
-        make_producer: Callable[[], AIOKafkaProducer],
-        make_admin: Callable[[], AIOKafkaAdminClient],
+        make_producer: Callable[[str], AIOKafkaProducer],
+        connect: Connect,
         readiness: Readiness,
         metrics: IngestMetrics,
     ) -> None:
         self._settings = settings
         self._make_producer = make_producer
-        self._make_admin = make_admin
         self._readiness = readiness
         self._metrics = metrics
         self._address = settings.kafka_bootstrap_servers
+        self._known = Brokers(connect, settings.kafka_topic)  # those that the producer knows
+        self._listed = Brokers(connect, settings.kafka_topic)  # those of the bootstrap list
         self.producer: AIOKafkaProducer | None = None  # None while Kafka was never reached, or between two producers
         self.partitions = 0  # of the topic, as the broker last told
         self.message_bytes_max = 0  # its `max.message.bytes`, likewise
-        self._facts_at: float | None = None  # when; None asks for a new look
+        self.acks = 0  # batches acked so far
+        self._answered_at = 0.0  # when a broker last answered anything, on the monotonic clock, as the next
+        self._moved_at = 0.0  # when a produce last ended in any way, or nothing waited for one
+        self._facts_at: float | None = None  # when the topic was looked at; None asks for a new look
         self._kafka_refusal: Problem | None = _starting(self._address)
         self._topic_refusal: Problem | None = None
-        self._answered_at = 0.0  # when a broker last answered anything
-        self._broken = False  # the producer itself has failed and must go
+        self._broken: str | None = None  # why the producer must go
 
     @property
     def refusal(self) -> Problem | None:
         """Why no collection can be taken now; None when one can."""
         return self._kafka_refusal or self._topic_refusal
 
-    def answered(self) -> None:
-        """A broker has answered a produce."""
+    def acked(self) -> None:
+        """A broker has acknowledged a batch."""
+        self.acks += 1
         self._answered_at = time.monotonic()
 
+    def moved(self) -> None:
+        """The producer has told how a produce ended, well or not: it is not wedged."""
+        self._moved_at = time.monotonic()
+
     def recheck_topic(self) -> None:
-        """Something hints that the topic's configuration has changed: look again soon."""
+        """Something hints that the topic has changed: look again soon."""
         self._facts_at = None
 
-    def replace(self) -> None:
+    def replace(self, reason: str) -> None:
         """The producer has failed beyond repair."""
-        self._broken = True
+        self._broken = reason
 
-    async def run(self, pending: Callable[[], bool]) -> None:
+    async def run(self, *, pending: Callable[[], bool], troubled: Callable[[], bool]) -> None:
         """Keep a producer; ends only by cancellation, and leaves none behind.
 
         Args:
-            pending: whether anything waits for an ack: then the brokers are asked more often.
+            pending: whether anything waits for an ack.
+            troubled: whether a partition has waited long for one, or has no leader: then the brokers are asked at
+                every tick, and the producer gets what they say of the partitions' leaders.
 
         """
         failures = 0
@@ -97,86 +118,116 @@ class KafkaLink:
                     failures += 1
                     continue
                 failures = 0
-                await self._watch(pending)
+                reason = await self._watch(pending, troubled)
                 self._metrics.producer_restarts.inc()
-                logger.warning("replacing the producer: no broker answered", extra={"brokers": self._address})
+                logger.warning("replacing the producer", extra={"brokers": self._address, "reason": reason})
                 await self._close()
         finally:
             await self._close()
+            await self._known.close()
+            await self._listed.close()
 
     async def _open(self) -> None:
-        producer = once_only(self._make_producer())
+        bound_s = self._settings.kafka_produce_timeout_s
+        # From a broker that answers: the client itself would spend a request's time-out on each frozen one before it.
+        listed = await self._listed.ask(_addresses(self._address), bound_s)
+        await self._listed.close()
+        producer = once_only(self._make_producer(_address(listed.address)))
         try:
-            async with asyncio.timeout(self._settings.kafka_produce_timeout_s):
+            async with asyncio.timeout(bound_s):
                 await producer.start()
-                await self._look_at_topic()
+                await self._look_at_topic(await self._ask(producer, bound_s))
         except BaseException:
             await stop_producer(producer, _STOP_BOUND_S)
             raise
-        self.producer, self._broken = producer, False
+        self.producer, self._broken = producer, None
         self._reached()
 
-    async def _watch(self, pending: Callable[[], bool]) -> None:
-        """Return when the producer must be replaced."""
-        while not self._broken:
+    async def _watch(self, pending: Callable[[], bool], troubled: Callable[[], bool]) -> str:
+        """Return when the producer must be replaced, and why."""
+        self.moved()
+        while self._broken is None:
             await asyncio.sleep(_TICK_S)
-            silent_s = time.monotonic() - self._answered_at
-            urgent = self._kafka_refusal is not None or pending()
-            if silent_s >= (_TICK_S if urgent else _IDLE_PING_S):
-                await self._ping(urgent=urgent)
-                silent_s = time.monotonic() - self._answered_at
-            if silent_s >= self._settings.kafka_replace_after_s:
-                return
-            if silent_s < _IDLE_PING_S and self._facts_due():
-                try:
-                    async with asyncio.timeout(self._settings.kafka_produce_timeout_s):
-                        await self._look_at_topic()
-                except _FAILURES as error:  # the last facts stand until a broker tells others
-                    logger.warning("the topic's configuration could not be read", extra={"reason": repr(error)})
+            urgent = self._kafka_refusal is not None or troubled()
+            if urgent or self._facts_due() or time.monotonic() - self._answered_at >= _IDLE_ASK_S:
+                await self._ask_round(urgent=urgent)
+            now_s = time.monotonic()
+            if now_s - self._answered_at >= self._settings.kafka_replace_after_s:
+                return "no broker answered"
+            if not pending():
+                self._moved_at = now_s
+            elif now_s - self._moved_at >= self._wedged_after_s:
+                return "the brokers answer, but no produce has ended"
+        return self._broken
 
-    async def _ping(self, *, urgent: bool) -> None:
-        """Ask for metadata. Silence within the bound says little: the client asks one broker after the other, and the
-        first may be the only frozen one. So it counts only while collections wait in vain too; a plain no always does.
+    @property
+    def _wedged_after_s(self) -> float:
+        """One produce behind another to the same broker is no wedge; each has its own time-out."""
+        return max(self._settings.kafka_replace_after_s, 2 * self._settings.kafka_produce_timeout_s + _TICK_S)
+
+    async def _ask_round(self, *, urgent: bool) -> None:
+        """Ask all known brokers. Silence counts only while collections wait in vain too: a broker may be slow; a plain
+        no always counts.
         """
-        if self.producer is None:
+        producer = self.producer
+        if producer is None:
             return
-        refreshed = self.producer.client.force_metadata_update()
-        done, _ = await asyncio.wait({refreshed}, timeout=_PING_BOUND_S)
-        if done and refreshed.result():
-            self.answered()
-            if self._kafka_refusal is not None:
-                self._reached()
+        try:
+            answer = await self._ask(producer, _ASK_BOUND_S)
+        except _FAILURES as error:
+            silent_s = time.monotonic() - self._answered_at
+            if silent_s >= self._settings.kafka_away_after_s and (urgent or not isinstance(error, TimeoutError)):
+                self._unreachable(error)
+                await self._look_elsewhere(producer)
             return
-        refreshed.cancel()
-        if not done and not urgent:
+        if self._kafka_refusal is not None:
+            self._reached()
+        if self._facts_due():
+            try:
+                async with asyncio.timeout(self._settings.kafka_produce_timeout_s):
+                    await self._look_at_topic(answer)
+            except _FAILURES as error:  # the last facts stand until a broker tells others
+                logger.warning("the topic's configuration could not be read", extra={"reason": repr(error)})
+
+    async def _ask(self, producer: AIOKafkaProducer, bound_s: float) -> Answer:
+        """The first answer of the brokers that the producer knows; the producer learns it."""
+        cluster = producer.client.cluster
+        answer = await self._known.ask({(broker.host, broker.port) for broker in cluster.brokers()}, bound_s)
+        cluster.update_metadata(answer.response)
+        self._answered_at = time.monotonic()
+        return answer
+
+    async def _look_elsewhere(self, producer: AIOKafkaProducer) -> None:
+        """All known brokers are away: has the cluster moved to other addresses? A client never finds that out."""
+        known = {(broker.host, broker.port) for broker in producer.client.cluster.brokers()}
+        try:
+            answer = await self._listed.ask(_addresses(self._address), _ASK_BOUND_S)
+        except _FAILURES:
             return
-        if time.monotonic() - self._answered_at >= self._settings.kafka_away_after_s:
-            self._unreachable(TimeoutError("no answer"))
+        if not answer.brokers <= known:
+            self.replace("the brokers have other addresses now")
 
     def _facts_due(self) -> bool:
         if self._facts_at is None or self._topic_refusal is not None:
             return True
         return time.monotonic() - self._facts_at >= self._settings.kafka_topic_check_s
 
-    async def _look_at_topic(self) -> None:
-        admin = self._make_admin()
+    async def _look_at_topic(self, answer: Answer) -> None:
         name = self._settings.kafka_topic
-        try:
-            await admin.start()
-            facts = (await topic_facts(admin, [name]))[name]
-        finally:
-            await admin.close()
+        facts = (await topic_facts(answer, [name]))[name]
         self._facts_at = time.monotonic()
         if facts.exists:
             self.partitions, self.message_bytes_max = facts.partitions, facts.message_bytes_max
-        self._topic_refusal = _topic_refusal(facts, self._settings.kafka_min_insync)
-        if self._topic_refusal is None:
+        refusal = _topic_refusal(facts, self._settings.kafka_min_insync)
+        if refusal != self._topic_refusal:
+            logger.info("the topic was looked at", extra={"refusal": refusal and refusal.detail})
+        self._topic_refusal = refusal
+        if refusal is None:
             self._readiness.hold(TOPIC)
         else:
-            self._readiness.fail(TOPIC, self._topic_refusal.detail)
+            self._readiness.fail(TOPIC, refusal.detail)
 
     def _reached(self) -> None:
-        self.answered()
         self._kafka_refusal = None
         self._readiness.hold(KAFKA)
         logger.info("Kafka answers", extra={"brokers": self._address, "topic": self._settings.kafka_topic})
@@ -192,6 +243,15 @@ class KafkaLink:
         producer, self.producer = self.producer, None
         if producer is not None:
             await stop_producer(producer, _STOP_BOUND_S)
+
+
+def _addresses(bootstrap_servers: str) -> set[Address]:
+    return {(host, port) for host, port, _ in collect_hosts(bootstrap_servers)}
+
+
+def _address(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _starting(address: str) -> Problem:

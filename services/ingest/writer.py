@@ -10,9 +10,9 @@ sent gets a 503, one with a produce in flight or acked a 504.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError, UnknownTopicOrPartitionError
 
 from services.ingest.batching import Part, PartitionQueue, Submission, Written
@@ -24,7 +24,10 @@ from shared.telemetry import IngestMetrics
 
 logger = logging.getLogger("spillway.ingest.writer")
 
+_STALLED_S = 1.0  # a partition whose produce has waited longer is taken only where no other has room
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 1.0
+_NO_LEADER = {None, -1}  # what the client's metadata say: the partition is unknown, or nobody leads it
+_LOGGED_IDS = 5
 
 
 class PartitionWriter:
@@ -37,6 +40,7 @@ class PartitionWriter:
         self.load_bytes = 0  # queued and being delivered: what a new collection would wait for
         self._link = link
         self._topic = settings.kafka_topic
+        self._place = TopicPartition(self._topic, partition)
         self._metrics = metrics
         self._produce_bound_s = settings.http_deadline_s
         self._parts: list[Part] = []  # taken from the queue and not all settled
@@ -54,6 +58,13 @@ class PartitionWriter:
     def busy(self) -> bool:
         """Whether anything waits for an ack."""
         return self.waiting_since is not None or len(self.queue) > 0
+
+    def healthy(self, now_s: float) -> bool:
+        """Whether the partition has a leader, as the client knows, and its produce is not long without an ack."""
+        producer = self._link.producer
+        if producer is None or (self.waiting_since is not None and now_s - self.waiting_since > _STALLED_S):
+            return False
+        return producer.client.cluster.leader_for_partition(self._place) not in _NO_LEADER
 
     async def run(self) -> None:
         """Deliver batch after batch; ends only by cancellation."""
@@ -118,6 +129,10 @@ class PartitionWriter:
         producer = self._link.producer
         if producer is None:
             return _never_sent("no producer")
+        if producer.client.cluster.leader_for_partition(self._place) in _NO_LEADER:
+            # The client would ask for the topic by name, which makes it anew on brokers that are so configured.
+            self._link.recheck_topic()
+            return _never_sent("the partition has no leader that the client knows")
         batch = _build(producer, parts)
         self._sent = parts  # in doubt from here on: the client may take the batch after the deadline has been answered
         try:
@@ -136,12 +151,13 @@ class PartitionWriter:
         except (KafkaError, AssertionError) as error:  # the client asserts that it knows the partition
             self._link.recheck_topic()
             if judge(error) is Verdict.UNKNOWN and producer is self._link.producer:
-                self._link.replace()
+                self._link.replace(_words(error))
             return _never_sent(_words(error))
         await asyncio.wait({acked}, timeout=self._produce_bound_s)
         if not acked.done():
             acked.cancel()
             return TimeoutError("no answer in time")
+        self._link.moved()
         self._metrics.ack_seconds.observe(self._loop.time() - started_s)
         outcome: Exception | None = acked.exception()
         return outcome
@@ -162,7 +178,7 @@ class PartitionWriter:
             self._fail(parts, Written.UNKNOWN, f"payload {part.start} is too large for the broker, others were written")
 
     def _acked(self, parts: Iterable[Part]) -> None:
-        self._link.answered()
+        self._link.acked()
         self._metrics.batches.labels("acked").inc()
         for part in parts:
             if part.last:
@@ -170,9 +186,16 @@ class PartitionWriter:
             else:
                 part.submission.written = Written.UNKNOWN  # a part of it is in the log
 
-    def _fail(self, parts: Iterable[Part], written: Written, reason: str) -> None:
+    def _fail(self, parts: Sequence[Part], written: Written, reason: str) -> None:
         logger.warning(
-            "a batch failed", extra={"partition": self.partition, "reason": reason, "written": written.value}
+            "a batch failed",
+            extra={
+                "partition": self.partition,
+                "reason": reason,
+                "written": written.value,
+                "collections": len(parts),
+                "request_ids": [part.submission.request_id for part in parts[:_LOGGED_IDS]],
+            },
         )
         for part in parts:
             if written is Written.UNKNOWN or part.submission.written is Written.UNKNOWN:

@@ -6,10 +6,9 @@ not fail its share of the requests (DESIGN §2). What becomes of a batch is `wri
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 
-from aiokafka import TopicPartition
 from aiokafka.partitioner import murmur2
 
 from services.ingest.batching import BATCH_HEADER_BYTES, Submission
@@ -20,7 +19,6 @@ from services.ingest.writer import PartitionWriter, too_large
 from shared.telemetry import IngestMetrics
 
 _SWEEP_S = 0.1  # how late an answer at the deadline may be
-_STALLED_S = 1.0  # a partition whose produce has waited longer is taken only where no other has room
 _load_bytes = attrgetter("load_bytes")
 
 
@@ -31,16 +29,22 @@ class Writers:
         self._link = link
         self._settings = settings
         self._metrics = metrics
-        self._topic = settings.kafka_topic
-        self._partitions: list[PartitionWriter] = []  # as many as the topic has; never fewer, Kafka only adds
+        self._partitions: list[PartitionWriter] = []  # as many as the topic has ever had
         self._healthy: deque[PartitionWriter] = deque()  # of these, as of the last sweep
         self._turn = 0  # collections so far: where `_healthy` begins
         self._loop = asyncio.get_running_loop()
+        self._acks = 0  # of the link, at the last sweep
+        self._vain_since_s = self._loop.time()  # since when collections have waited without any ack
+        self._vain = False  # for so long that the next would only wait in vain, too
         self._group = asyncio.TaskGroup()  # the writers' tasks, entered by `run`
 
     def pending(self) -> bool:
         """Whether anything waits for an ack."""
         return any(writer.busy for writer in self._partitions)
+
+    def troubled(self) -> bool:
+        """Whether a partition has no leader, as the client knows, or has waited long for an ack."""
+        return len(self._healthy) < self._link.partitions
 
     def submit(self, submission: Submission) -> Problem | None:
         """Queue a collection with the partition's writer, which will settle it; or say why not (nothing is written)."""
@@ -53,24 +57,32 @@ class Writers:
                 if len(value) > limit:
                     return too_large(index, limit)
         self._grow()
-        writer = self._choose(submission)
-        if writer is None:
-            return Problem(Code.OVERLOADED, "the queue of every partition that could take it is full")
-        writer.push(submission)
+        chosen = self._choose(submission)
+        if isinstance(chosen, Problem):
+            return chosen
+        chosen.push(submission)
         return None
 
-    def _choose(self, submission: Submission) -> PartitionWriter | None:
-        writers = self._partitions
+    def _choose(self, submission: Submission) -> PartitionWriter | Problem:
+        writers = self._partitions[: self._link.partitions]  # a topic made anew may have fewer than before
         if submission.key is not None and writers:
-            pinned = writers[(murmur2(submission.key) & 0x7FFFFFFF) % len(writers)]
-            return pinned if pinned.queue.has_room(submission.left_bytes) else None
-        self._turn += 1
-        self._healthy.rotate(-1)  # equal loads take turns: else all of a quiet day stood in partition 0
-        for candidates in (self._healthy, writers):
+            pinned = [writers[(murmur2(submission.key) & 0x7FFFFFFF) % len(writers)]]
+            rounds: tuple[Iterable[PartitionWriter], ...] = (pinned,)
+        else:
+            self._turn += 1
+            self._healthy.rotate(-1)  # equal loads take turns: else all of a quiet day stood in partition 0
+            rounds = (self._healthy, writers)
+        if self._vain:  # one collection a partition finds out whether it still is
+            rounds = tuple([writer for writer in candidates if not writer.busy] for candidates in rounds)
+        for candidates in rounds:
             best = min(candidates, key=_load_bytes, default=None)
             if best is not None and best.queue.has_room(submission.left_bytes):
                 return best
-        return None
+        if self._vain:
+            return Problem(
+                Code.KAFKA_UNAVAILABLE, f"no ack has come for {self._settings.http_deadline_s:g} s (HTTP_DEADLINE_S)"
+            )
+        return Problem(Code.OVERLOADED, "the queue of every partition that could take it is full")
 
     async def run(self, sample: Callable[[float], None]) -> None:
         """Run the writers and answer at deadlines; ends only by cancellation.
@@ -85,10 +97,18 @@ class Writers:
                 now_s = self._loop.time()
                 for writer in self._partitions:
                     writer.expire(now_s)
-                self._healthy = deque(writer for writer in self._partitions if self._is_healthy(writer, now_s))
+                self._healthy = deque(writer for writer in self._partitions if writer.healthy(now_s))
                 self._healthy.rotate(-self._turn)
+                self._count_acks(now_s)
                 sample(now_s)
                 await asyncio.sleep(_SWEEP_S)
+
+    def _count_acks(self, now_s: float) -> None:
+        """Find out whether collections wait in vain. Once they do, only an ack ends it."""
+        acks = self._link.acks
+        if acks != self._acks or not (self._vain or self.pending()):
+            self._acks, self._vain_since_s = acks, now_s
+        self._vain = now_s - self._vain_since_s >= self._settings.http_deadline_s
 
     def _grow(self) -> None:
         """A writer for each partition that the topic is known to have."""
@@ -96,11 +116,3 @@ class Writers:
             writer = PartitionWriter(partition, self._link, self._settings, self._metrics)
             self._partitions.append(writer)
             self._group.create_task(writer.run(), name=f"writer-{partition}")
-
-    def _is_healthy(self, writer: PartitionWriter, now_s: float) -> bool:
-        """Whether the partition has a leader, as the client knows, and its produce is not long without an ack."""
-        producer = self._link.producer
-        if producer is None or (writer.waiting_since is not None and now_s - writer.waiting_since > _STALLED_S):
-            return False
-        leader = producer.client.cluster.leader_for_partition(TopicPartition(self._topic, writer.partition))
-        return leader not in {None, -1}

@@ -31,6 +31,7 @@ class ScriptedClient:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.leader: int | None = 1
         self._open: asyncio.Queue[asyncio.Future[object]] = asyncio.Queue()
 
     def create_batch(self) -> BatchBuilder:
@@ -46,6 +47,13 @@ class ScriptedClient:
     @property
     def client(self) -> "ScriptedClient":
         return self
+
+    @property
+    def cluster(self) -> "ScriptedClient":
+        return self
+
+    def leader_for_partition(self, _place: object) -> int | None:
+        return self.leader
 
     def force_metadata_update(self) -> None:
         """The writer asks for this after a retriable error."""
@@ -75,8 +83,11 @@ class Link:
         self.producer = producer
         self.rechecks = 0
 
-    def answered(self) -> None:
+    def acked(self) -> None:
         """An ack came."""
+
+    def moved(self) -> None:
+        """A produce ended."""
 
     def recheck_topic(self) -> None:
         self.rechecks += 1
