@@ -55,7 +55,10 @@ class Quotas:
         return wait_s
 
     def give_back(self, token: Token, body_bytes: int, now_s: float) -> None:
-        """Undo a `take` of the same token and bytes: the request was refused for a reason that is not the client's."""
+        """Undo a `take` of the same token and bytes: the request was refused for a reason that is not the client's.
+
+        Until then they count as sent. So in the span that they come back in, as much again may pass.
+        """
         self._now_s = max(self._now_s, now_s)
         for buckets, units in ((self._requests, 1), (self._bytes, body_bytes)):
             bucket = buckets.get(token.name)

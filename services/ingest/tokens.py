@@ -86,7 +86,7 @@ def hash_of(secret: bytes) -> bytes:
 
 def is_token_name(name: str) -> bool:
     """Whether the text can name a token: 1 to 64 of `A-Z a-z 0-9 . _ -`, and neither a token nor a hash by mistake."""
-    return _NAME.fullmatch(name) is not None and not name.startswith(TOKEN_PREFIX) and _HASH.fullmatch(name) is None
+    return _NAME.fullmatch(name) is not None and not _may_be_secret(name)
 
 
 def parse_entries(text: bytes) -> list[Token]:
@@ -148,6 +148,8 @@ class _Entry(BaseModel):
     def _safe(cls, value: str | None) -> str | None:
         if value is not None and not is_safe_folder(value):
             raise ValueError("must be `/`-parted names of A-Z a-z 0-9 . _ = -, none of them `.` or `..`")
+        if value is not None and _may_be_secret(value):  # it would stand in every key of S3
+            raise ValueError("holds a token or a hash")
         return value
 
 
@@ -213,6 +215,10 @@ def _first(error: ValidationError) -> str:
     return f"{name}: {first['msg'].removeprefix('Value error, ').replace('Input should', 'should')}"
 
 
+def _may_be_secret(text: str) -> bool:
+    return TOKEN_PREFIX in text or _HASH.search(text) is not None
+
+
 def _shown_name(item: object) -> str:
     """The entry's name where it is one; whatever else stands there may be a secret by mistake."""
     name = item.get("name") if isinstance(item, dict) else None
@@ -220,5 +226,5 @@ def _shown_name(item: object) -> str:
 
 
 def _shown_field(key: str) -> str:
-    shown = _FIELD_SHOWN.fullmatch(key) is not None and not key.startswith(TOKEN_PREFIX)
+    shown = _FIELD_SHOWN.fullmatch(key) is not None and not _may_be_secret(key)
     return key if shown else "a field (its name may be a secret and is not shown)"

@@ -103,6 +103,8 @@ def test_the_tokens_of_one_name_agree(field: str, value: object) -> None:
         (file_of(entry(sha256=HASH + "\n")), "entry [0], name ci: sha256: must be 64 hex digits"),
         (file_of(entry(sha256=None)), "entry [0], name ci: sha256: should be a valid string"),
         (file_of(entry(folder="../etc")), "entry [0], name ci: folder: must be `/`-parted names"),
+        (file_of(entry(folder=f"a/{SECRET}")), "entry [0], name ci: folder: holds a token or a hash"),
+        (file_of(entry(folder=HASH)), "entry [0], name ci: folder: holds a token or a hash"),
         (file_of(entry(folder="")), "entry [0], name ci: folder: must be `/`-parted names"),
         (file_of(entry(disabled="no")), "entry [0], name ci: disabled: should be a valid boolean"),
         (file_of(entry(disabled=1)), "entry [0], name ci: disabled: should be a valid boolean"),
