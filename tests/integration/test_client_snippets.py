@@ -1,0 +1,284 @@
+"""The programs of docs/clients.md, as printed there: what they send, how they retry, when and how they give up."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from services.ingest.problems import Code
+from shared.record import id_time_ms
+from tests.fakes.scripted_ingest import Lost, Reply, ScriptedIngest, Step, accepted_ids, refusal
+from tests.harness.broker import Broker, Topic
+from tests.harness.processes import ROOT, Processes, free_port
+from tests.harness.tiers import IngestTier, start_ingest
+
+PAGE = (ROOT / "docs/clients.md").read_text("utf-8")
+PROGRAMS: dict[str, str] = dict(re.findall(r"^```\w+ (send\.\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+BODY = b'{"version":"1","data":[{"n":1e400},[ 1 ,2 ],"\xc3\xa9\\n"]}\n'
+PAYLOADS = [b'{"n":1e400}', b"[ 1 ,2 ]", '"é\\n"'.encode()]
+TOKEN = "hush-hush"  # noqa: S105 - a test's own
+EARLY_S = 0.02  # a sleep of n whole milliseconds may end a moment before: timers round down
+
+SHORTER = {
+    "send.sh": (("--retry-max-time 300", "--retry-max-time 3"), ("--max-time 45", "--max-time 1")),
+    "send.py": (("TOTAL_S = 300", "TOTAL_S = 3"), ("TRY_S = 45", "TRY_S = 1")),
+    "send.go": (("totalTime = 300 *", "totalTime = 3 *"), ("tryTime   = 45 *", "tryTime   = 1 *")),
+    "send.mjs": (("totalMs = 300_000", "totalMs = 3_000"), ("tryMs = 45_000", "tryMs = 1_000")),
+}
+
+pytestmark = pytest.mark.timeout(240)  # `go build` compiles the standard library once, on two busy cores
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a program ended."""
+
+    code: int
+    output: str
+    errors: str
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One program of the page, ready to run; `short` is the same with deadlines of seconds."""
+
+    name: str
+    argv: tuple[str, ...]
+    short: tuple[str, ...]
+    home: Path
+
+    def run(self, url: str, body: bytes = BODY, *, key: str | None = None, short: bool = False) -> Ended:
+        """Run it to its end; it and its children are killed where there is none."""
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.home), "TMPDIR": str(self.home)}
+        environment |= {"SPILLWAY_URL": url, "SPILLWAY_TOKEN": TOKEN} | ({"SPILLWAY_KEY": key} if key else {})
+        child = subprocess.Popen(
+            self.short if short else self.argv,
+            env=environment,
+            cwd=self.home,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            output, errors = child.communicate(body, timeout=90)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+        return Ended(child.returncode, output.decode(), errors.decode())
+
+
+def _runtime(name: str) -> tuple[str, ...]:
+    """What runs the program; skips the test where it is not there."""
+    if name == "send.py":
+        return (sys.executable, "-I", "-S")  # the standard library only
+    command = {"send.sh": "curl", "send.go": "go", "send.mjs": "node"}[name]
+    if shutil.which(command) is None:
+        pytest.skip(f"no {command}")
+    return {"send.sh": ("bash",), "send.go": ("go",), "send.mjs": ("node",)}[name]
+
+
+def _shortened(name: str) -> str:
+    code = PROGRAMS[name]
+    for long, short in SHORTER[name]:
+        assert code.count(long) == 1, f"{name} does not say {long!r} once"
+        code = code.replace(long, short)
+    return code
+
+
+@pytest.fixture(scope="module", params=sorted(PROGRAMS))
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Program:
+    name: str = request.param
+    runtime = _runtime(name)
+    home = tmp_path_factory.mktemp(name.replace(".", "-"))
+    argv = []
+    for kind, code in (("long", PROGRAMS[name]), ("short", _shortened(name))):
+        source = home / kind / name
+        source.parent.mkdir()
+        source.write_text(code, "utf-8")
+        argv.append((*runtime, str(source)))
+        if name == "send.go":
+            argv[-1] = (str(source.parent / "send"),)
+            _go_build(source, home)
+    return Program(name, argv[0], argv[1], home)
+
+
+def _go_build(source: Path, home: Path) -> None:
+    offline = {"GOCACHE": str(home / "cache"), "GOFLAGS": "-mod=mod", "GOPROXY": "off", "GOTOOLCHAIN": "local"}
+    built = subprocess.run(
+        ["go", "build", "-o", str(source.parent / "send"), source.name],  # noqa: S607 - whichever is on the PATH
+        env={**os.environ, **offline},
+        cwd=source.parent,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+
+
+def assert_one_request_repeated(stand: ScriptedIngest, tries: int) -> str:
+    """As many tries as that, each with the same bytes and headers; their key."""
+    arrivals = stand.arrivals
+    assert len(arrivals) == tries
+    assert {arrival.body for arrival in arrivals} == {BODY}
+    assert {(arrival.method, arrival.path) for arrival in arrivals} == {("POST", "/v1/collections")}
+    for name, value in (("content-type", "application/json"), ("authorization", f"Bearer {TOKEN}")):
+        assert {arrival.headers.get(name) for arrival in arrivals} == {value}
+    keys = {arrival.headers["idempotency-key"] for arrival in arrivals}
+    assert len(keys) == 1
+    return keys.pop()
+
+
+def assert_new_key(key: str) -> None:
+    """It is a UUIDv7, and nothing more, made in this run."""
+    made_ms = id_time_ms(key)
+    assert made_ms is not None
+    assert len(key) == 36
+    assert abs(time.time() * 1000 - made_ms) < 240_000
+
+
+def ids_in(output: str) -> list[str]:
+    """Ids as Spillway makes them, in the order in which they were printed."""
+    return re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}-[0-9]+(?:-[0-9a-f]{8})?", output)
+
+
+TROUBLE: dict[str, list[Step]] = {
+    "shed-unknown-cut-quota": [
+        refusal(Code.OVERLOADED, "too much", retry_after_s=1),
+        refusal(Code.OUTCOME_UNKNOWN, "nobody knows"),
+        Lost.CUT,
+        refusal(Code.QUOTA_SPENT, "too many requests"),
+    ],
+    "dropped-error-proxy-stalled": [
+        Lost.DROP,
+        refusal(Code.INTERNAL_ERROR, "something went wrong"),
+        Reply(502, b"<html>Bad Gateway</html>", {"Content-Type": "text/html"}),
+        refusal(Code.BODY_TIMEOUT, "the body was slow"),
+    ],
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLE)
+def test_every_try_is_the_same_request_until_a_200(program: Program, trouble: str) -> None:
+    """Shed, unknown, cut in mid-answer, over quota, dropped, a proxy's 502: the same bytes under one UUIDv7, never
+    earlier than Retry-After says, until the 200 whose ids it prints.
+    """
+    script = TROUBLE[trouble]
+    with ScriptedIngest(script) as stand:
+        ended = program.run(stand.url)
+    assert ended.code == 0, ended
+    key = assert_one_request_repeated(stand, len(script) + 1)
+    assert_new_key(key)
+    assert ids_in(ended.output) == accepted_ids(key, len(PAYLOADS))
+    for step, before, after in zip(script, stand.arrivals, stand.arrivals[1:], strict=False):
+        wanted_s = float(step.headers.get("Retry-After", 0)) if isinstance(step, Reply) else 0
+        assert after.at_s - before.answered_at_s >= wanted_s - EARLY_S
+
+
+def test_a_400_is_final(program: Program) -> None:
+    """No second try, exit code 1, the code and the detail on standard error. Each run has a key of its own."""
+    script = [refusal(Code.EMPTY_DATA, "data has no payloads"), refusal(Code.TOKEN_UNKNOWN, "nobody has this token")]
+    with ScriptedIngest(script) as stand:
+        first, second = program.run(stand.url), program.run(stand.url)
+    assert (first.code, second.code, first.output, second.output) == (1, 1, "", "")
+    assert "empty_data" in first.errors
+    assert "data has no payloads" in first.errors
+    assert "token_unknown" in second.errors
+    assert len(stand.arrivals) == 2
+    assert stand.arrivals[0].headers["idempotency-key"] != stand.arrivals[1].headers["idempotency-key"]
+
+
+def test_it_gives_up_where_retry_after_lies_behind_its_deadline(program: Program) -> None:
+    """At once, with the code, the detail and the key; standard output stays empty."""
+    with ScriptedIngest([refusal(Code.KAFKA_UNAVAILABLE, "no broker answers", retry_after_s=3600)]) as stand:
+        ended = program.run(stand.url)
+    assert (ended.code, ended.output) == (1, "")
+    key = assert_one_request_repeated(stand, 1)
+    for said in ("kafka_unavailable", "no broker answers", f"SPILLWAY_KEY={key}"):
+        assert said in ended.errors
+    assert ("nothing was written" in ended.errors) is (program.name != "send.sh")
+
+
+def test_unknown_stays_unknown(program: Program) -> None:
+    """A 503 after a 504 speaks for its own try: the program does not say that nothing was written."""
+    script = [refusal(Code.OUTCOME_UNKNOWN, "nobody knows"), refusal(Code.OVERLOADED, "too much", retry_after_s=3600)]
+    with ScriptedIngest(script) as stand:
+        ended = program.run(stand.url)
+    assert ended.code == 1
+    key = assert_one_request_repeated(stand, 2)
+    assert f"SPILLWAY_KEY={key}" in ended.errors
+    assert "nothing was written" not in ended.errors
+
+
+def test_it_goes_on_under_a_key_that_it_is_given(program: Program) -> None:
+    """`SPILLWAY_KEY` is sent as it is."""
+    key = "01a20db7-6325-78c4-99a4-061f3ce4a329"
+    with ScriptedIngest() as stand:
+        ended = program.run(stand.url, key=key)
+    assert ended.code == 0, ended
+    assert assert_one_request_repeated(stand, 1) == key
+    assert ids_in(ended.output) == accepted_ids(key, len(PAYLOADS))
+
+
+def test_a_server_that_never_answers_is_left_at_the_deadlines(program: Program) -> None:
+    """With deadlines of seconds: each try ends by its own, all of them by the total one, and the outcome is unknown."""
+    with ScriptedIngest([Lost.HANG] * 20) as stand:
+        ended = program.run(stand.url, short=True)
+    assert (ended.code, ended.output) == (1, "")
+    assert len(stand.arrivals) >= 2
+    key = assert_one_request_repeated(stand, len(stand.arrivals))
+    assert f"SPILLWAY_KEY={key}" in ended.errors
+    assert "nothing was written" not in ended.errors
+
+
+@pytest.fixture(scope="module")
+def topic(kafka: Broker) -> Topic:
+    made = Topic(kafka.bootstrap_servers, f"client-snippets-{free_port()}", 4)
+    made.create()
+    return made
+
+
+@pytest.fixture(scope="module")
+def ingest(topic: Topic, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IngestTier]:
+    processes = Processes(tmp_path_factory.mktemp("ingest"))
+    tier = start_ingest(processes, topic)
+    try:
+        tier.wait_ready()
+        yield tier
+    finally:
+        processes.end_all()
+
+
+def stored(topic: Topic, ids: list[str]) -> list[bytes | None]:
+    """The values of the records with these ids, in their order. A record that lies there twice must be the same."""
+    found: dict[str, set[bytes | None]] = {}
+    for record in topic.records():
+        found.setdefault(dict(record.headers)["spillway-id"].decode(), set()).add(record.value)
+    assert all(len(found.get(item, ())) == 1 for item in ids)
+    return [next(iter(found[item])) for item in ids]
+
+
+def test_a_real_ingest_takes_it(program: Program, ingest: IngestTier, topic: Topic) -> None:
+    """Exit 0, and the printed ids are those of records with exactly the payloads' bytes."""
+    ended = program.run(ingest.collections_url)
+    assert ended.code == 0, ended
+    ids = ids_in(ended.output)
+    assert stored(topic, ids) == PAYLOADS
+
+
+def test_a_real_ingest_refuses_it(program: Program, ingest: IngestTier) -> None:
+    """A real problem document is understood: its code and detail are shown, with the outcome."""
+    ended = program.run(ingest.collections_url, b'{"version":"1","data":[]}')
+    assert (ended.code, ended.output) == (1, "")
+    assert "empty_data" in ended.errors
+    assert "no_problem_document" not in ended.errors
