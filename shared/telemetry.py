@@ -37,6 +37,17 @@ class IngestMetrics:
         self.producer_restarts = Counter(
             "spillway_ingest_producer_restarts", "Producers replaced because no broker answered", registry=registry
         )
+        self.tokens_reloads = Counter(
+            "spillway_ingest_tokens_reloads",
+            "Changes of the tokens file by outcome (taken, refused)",
+            ["outcome"],
+            registry=registry,
+        )
+        self.tokens_refused = Gauge(
+            "spillway_ingest_tokens_refused",
+            "1 while the tokens file cannot be taken and the last good one is in force",
+            registry=registry,
+        )
 
 
 class UploaderMetrics:

@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.conn import create_conn
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from services.ingest import token_command
 from services.ingest.access import Access
 from services.ingest.admission import Admission
 from services.ingest.app import COLLECTIONS_PATH, IngestApp
@@ -42,8 +43,10 @@ _EXIT_SIGNAL = 128
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Console script. Returns after a clean drain; every other end is a SystemExit with a code."""
-    _parser().parse_args(arguments)
+    """Console script: serves, or runs a subcommand. Returns after a clean drain; every other end is a SystemExit."""
+    parsed = _parser().parse_args(arguments)
+    if parsed.command == "token":
+        sys.exit(token_command.run(parsed))
     settings = load(IngestSettings)
     configure_logging(settings.log_level)
     try:
@@ -63,12 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     for name, field in IngestSettings.model_fields.items():
         default = "" if field.default is None else f" [{field.default}]"
         lines.append(f"  {name.upper()}{default}\n      {field.description}")
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="spillway-ingest",
         description=f"Takes collections at POST {COLLECTIONS_PATH}; answers 200 when Kafka has every payload.",
         epilog="\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    token_command.add_parser(parser.add_subparsers(dest="command", title="instead of serving"))
+    return parser
 
 
 async def _run(
