@@ -13,7 +13,9 @@ from services.ingest.problems import Code
 class CollectionRequest(BaseModel):
     """Payloads that belong together: all of them are made durable, or the answer is no 200."""
 
-    version: str = Field(description="Version of the payloads' form, the client's own", max_length=256)
+    version: str = Field(
+        description="Version of the payloads' form, the client's own; at most 256 bytes", max_length=256
+    )
     token: str = Field(default="", description="The client's token; may come as `Authorization: Bearer` instead")
     data: list[Any] = Field(description="The payloads: any JSON values, stored byte for byte", min_length=1)
 
@@ -44,7 +46,12 @@ _PARAMETERS: list[dict[str, Any]] = [
         "in": "header",
         "required": False,
         "description": "Collections of one key go to one partition of the topic. Printable ASCII, 1 to 256 characters.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": 256},
+        "schema": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 256,
+            "pattern": r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$",  # space at an end is not the value's
+        },
     },
     {
         "name": "X-Request-Id",
@@ -61,6 +68,19 @@ _PARAMETERS: list[dict[str, Any]] = [
         "schema": {"type": "string"},
     },
 ]
+
+_REQUEST_ID = {
+    "description": "The request's id, the client's own or a new one; our log has it",
+    "required": True,
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+}
+_ALLOW = {"description": "The methods that are taken", "required": True, "schema": {"type": "string"}}
+_RETRY_AFTER = {
+    "description": "Seconds after which the same body may succeed",
+    "required": True,
+    "schema": {"type": "integer", "minimum": 1},
+}
+_HEADERS = {405: {"Allow": _ALLOW}, 429: {"Retry-After": _RETRY_AFTER}, 503: {"Retry-After": _RETRY_AFTER}}
 
 
 def extend(document: dict[str, Any], path: str) -> dict[str, Any]:
@@ -80,6 +100,7 @@ def extend(document: dict[str, Any], path: str) -> dict[str, Any]:
     answers: dict[str, Any] = {
         "200": {
             "description": "Every payload has been acknowledged by Kafka",
+            "headers": {"X-Request-Id": _REQUEST_ID},
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Accepted"}}},
         }
     }
@@ -89,6 +110,7 @@ def extend(document: dict[str, Any], path: str) -> dict[str, Any]:
         codes = [code for code in Code if code.value.status == status]
         answers[str(status)] = {
             "description": "; ".join(f"`{code.name.lower()}`: {code.value.title}" for code in codes),
+            "headers": {"X-Request-Id": _REQUEST_ID, **_HEADERS.get(status, {})},
             "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
         }
     document.setdefault("paths", {})[path] = {
