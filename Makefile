@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed-from-lock
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults lint format bench lock clean
+.PHONY: help run test faults fuzz lint format bench lock clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: $(STAMP) ## every test, faults in their short form
 
 faults: $(STAMP) ## the fault suite in its long form: 20 s a fault, 60 s without S3
 	@SPILLWAY_FAULTS=long exec $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/faults $(ARGS)
+
+fuzz: $(STAMP) ## the fuzzers in their long form: 20,000 cases against a running ingest
+	@SPILLWAY_FUZZ=long exec $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/fuzz $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .
