@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Never
 
 import pytest
 from aiokafka.errors import (
@@ -11,8 +12,8 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     NotEnoughReplicasError,
     NotLeaderForPartitionError,
+    ProducerClosed,
 )
-from aiokafka.producer.message_accumulator import BatchBuilder
 from prometheus_client import CollectorRegistry
 
 from services.ingest.batching import Submission
@@ -20,77 +21,9 @@ from services.ingest.problems import Problem
 from services.ingest.settings import IngestSettings
 from services.ingest.writer import PartitionWriter
 from shared.telemetry import IngestMetrics
+from tests.fakes.kafka_producer import LIMIT, Link, ScriptedClient
 
-LIMIT = 4000
-Answer = Exception | None
 Told = asyncio.Future[Problem | None]
-
-
-class ScriptedClient:
-    """A producer's two calls. Each batch waits until the test answers it; `batches` are the record counts sent."""
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-        self.leader: int | None = 1
-        self._open: asyncio.Queue[asyncio.Future[object]] = asyncio.Queue()
-
-    def create_batch(self) -> BatchBuilder:
-        return BatchBuilder(2**30, 0)
-
-    async def send_batch(self, batch: BatchBuilder, topic: str, *, partition: int) -> asyncio.Future[object]:
-        del topic, partition
-        self.batches.append(batch.record_count())
-        answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-        self._open.put_nowait(answer)
-        return answer
-
-    @property
-    def client(self) -> "ScriptedClient":
-        return self
-
-    @property
-    def cluster(self) -> "ScriptedClient":
-        return self
-
-    def leader_for_partition(self, _place: object) -> int | None:
-        return self.leader
-
-    def force_metadata_update(self) -> None:
-        """The writer asks for this after a retriable error."""
-
-    @property
-    def in_flight(self) -> int:
-        return self._open.qsize()
-
-    async def answer(self, *answers: Answer) -> None:
-        """Answer the next batches, one after the other."""
-        for error in answers:
-            waiting = await asyncio.wait_for(self._open.get(), 5)
-            if error is None:
-                waiting.set_result(None)
-            else:
-                waiting.set_exception(error)
-
-
-class Link:
-    """What a writer needs of the Kafka link."""
-
-    refusal = None
-    message_bytes_max = LIMIT
-    partitions = 1
-
-    def __init__(self, producer: ScriptedClient) -> None:
-        self.producer = producer
-        self.rechecks = 0
-
-    def acked(self) -> None:
-        """An ack came."""
-
-    def moved(self) -> None:
-        """A produce ended."""
-
-    def recheck_topic(self) -> None:
-        self.rechecks += 1
 
 
 class Bench:
@@ -102,11 +35,18 @@ class Bench:
         metrics = IngestMetrics(CollectorRegistry())
         self.writer = PartitionWriter(0, self.link, IngestSettings(), metrics)  # type: ignore[arg-type]
 
-    def push(self, *sizes: int, deadline_s: float = 1e12) -> Told:
+    def push(self, *sizes: int, deadline_s: float = 1e12, request_id: str = "") -> Told:
         told: Told = asyncio.get_running_loop().create_future()
         values = [b"x" * size for size in sizes]
         self.writer.push(
-            Submission(values, lambda _: [("h", b"v")], key=None, deadline_s=deadline_s, notify=told.set_result)
+            Submission(
+                values,
+                lambda _: [("h", b"v")],
+                key=None,
+                deadline_s=deadline_s,
+                notify=told.set_result,
+                request_id=request_id,
+            )
         )
         return told
 
@@ -251,3 +191,54 @@ async def test_an_unexpected_error_costs_one_batch() -> None:
         told = b.push(10)
         await b.client.answer(None)
         assert await codes(told) == [""]
+
+
+async def test_what_the_client_takes_after_the_deadline_is_in_doubt() -> None:
+    """A batch that the client has not taken yet cannot be taken back: it goes out after the answer, so that was 504."""
+    async with bench() as b:
+        b.client.gate = asyncio.Event()
+        told = b.push(10, deadline_s=5)
+        await turn(lambda: bool(b.writer._parts))
+        b.writer.expire(5)
+        assert await codes(told) == ["outcome_unknown"]
+        b.client.gate.set()
+        await b.client.answer(None)
+        assert b.client.batches == [1]
+
+
+async def test_a_batch_that_the_client_never_takes_is_a_503() -> None:
+    """What cannot be in the log is not in doubt: the client refused the batch before it had it."""
+    async with bench() as b:
+        b.client.send_batch = _refuse  # type: ignore[method-assign]
+        told = b.push(10, deadline_s=5)
+        await turn(lambda: b.link.rechecks > 0 and not b.writer._sent)
+        b.writer.expire(5)
+        assert await codes(told) == ["kafka_unavailable"]
+        assert len(b.link.broken) == 1
+
+
+async def _refuse(*_: object, **__: object) -> Never:
+    raise ProducerClosed
+
+
+async def test_without_a_leader_nothing_is_sent() -> None:
+    """The client would ask for the topic by name, and brokers make what is asked for. It goes on with the leader."""
+    async with bench() as b:
+        b.client.leader = None
+        told = b.push(10)
+        await turn(lambda: b.link.rechecks == 2)
+        assert b.client.batches == []
+        b.client.leader = 1
+        await b.client.answer(None)
+        assert await codes(told) == [""]
+
+
+async def test_a_failed_batch_names_its_requests(caplog: pytest.LogCaptureFixture) -> None:
+    """Up to five request ids lead from the log to the clients, and never a payload."""
+    async with bench() as b:
+        told = [b.push(10, request_id=f"request-{number}") for number in range(7)]
+        await b.client.answer(NotEnoughReplicasError())
+        assert set(await codes(*told)) == {"kafka_refused"}
+    (line,) = [record for record in caplog.records if record.message == "a batch failed"]
+    assert vars(line)["request_ids"] == [f"request-{number}" for number in range(5)]
+    assert vars(line)["collections"] == 7

@@ -1,0 +1,119 @@
+"""The choice of a partition, and what is refused at once when nothing is acknowledged any more."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from prometheus_client import CollectorRegistry
+
+from services.ingest.batching import Submission
+from services.ingest.settings import IngestSettings
+from services.ingest.writers import Writers
+from shared.telemetry import IngestMetrics
+from tests.fakes.kafka_producer import Link, ScriptedClient
+
+DEADLINE_S = 0.5
+"""HTTP_DEADLINE_S where it shall pass: in real time, since the sweep of the writers has the loop's clock. A produce is
+given up after it, too.
+"""
+
+
+class Bench:
+    """Running writers over as many partitions as the link says."""
+
+    def __init__(self, partitions: int, deadline_s: float) -> None:
+        self.client = ScriptedClient()
+        self.link = Link(self.client, partitions)
+        settings = IngestSettings(http_deadline_s=deadline_s, kafka_produce_timeout_s=deadline_s / 2)
+        self.writers = Writers(self.link, settings, IngestMetrics(CollectorRegistry()))  # type: ignore[arg-type]
+
+    def submit(self, key: bytes | None = None) -> str:
+        """Submit one payload: "" if it was taken, else the code."""
+        submission = Submission([b"1"], lambda _: [], key=key, deadline_s=1e12, notify=lambda _: None)
+        problem = self.writers.submit(submission)
+        return "" if problem is None else problem.label
+
+
+@asynccontextmanager
+async def bench(partitions: int, deadline_s: float = 10) -> AsyncIterator[Bench]:
+    made = Bench(partitions, deadline_s)
+    swept = asyncio.Event()
+    running = asyncio.create_task(made.writers.run(lambda _: swept.set()))
+    try:
+        await swept.wait()
+        yield made
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def turn(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the sweep sets no event
+            await asyncio.sleep(0.01)
+
+
+async def test_equal_loads_take_turns() -> None:
+    """On a quiet day the collections go over all partitions, and not into the first."""
+    async with bench(3) as b:
+        for number in range(6):
+            assert b.submit() == ""
+            await turn(lambda number=number: len(b.client.places) > number)  # type: ignore[misc]
+            await b.client.answer(None)
+            await turn(lambda: not b.writers.pending())
+        assert sorted(b.client.places) == [0, 0, 1, 1, 2, 2]
+
+
+async def test_a_stuck_partition_is_left_out() -> None:
+    """A partition whose produce waits is trouble, and gets no collection while another can take it."""
+    async with bench(2) as b:
+        assert b.submit() == ""
+        await turn(lambda: len(b.client.places) == 1)
+        stuck = b.client.places[0]
+        await turn(b.writers.troubled)
+        for _ in range(5):
+            assert b.submit() == ""
+        await turn(lambda: len(b.client.places) == 2)
+        assert b.client.places == [stuck, 1 - stuck]  # the others wait behind the second
+
+
+async def test_in_vain_is_refused_at_once_until_an_ack() -> None:
+    """No ack for the deadline: one collection a partition finds out whether it is over, the others are told at once
+    that nothing of them was written. One ack opens it.
+    """
+    async with bench(1, DEADLINE_S) as b:
+        assert b.submit() == ""
+        await turn(lambda: b.submit() == "kafka_unavailable")
+        await turn(lambda: not b.writers.pending())
+        assert [b.submit() for _ in range(3)] == ["", "kafka_unavailable", "kafka_unavailable"]
+        await b.client.answer(None)
+        await turn(lambda: not b.writers._vain)
+        assert [b.submit() for _ in range(3)] == ["", "", ""]
+
+
+async def test_idle_time_is_not_in_vain() -> None:
+    """Where nothing waits, no ack is missed: the first collection of a morning is followed by a second."""
+    async with bench(1, DEADLINE_S) as b:
+        before_s = b.writers._vain_since_s
+        await turn(lambda: b.writers._vain_since_s > before_s + DEADLINE_S)
+        assert [b.submit(), b.submit()] == ["", ""]
+
+
+async def test_a_key_finds_its_partition_in_a_smaller_topic() -> None:
+    """A topic made anew with fewer partitions takes every key."""
+    async with bench(4) as b:
+        b.link.partitions = 2
+        for key in range(8):
+            assert b.submit(b"%d" % key) == ""
+        await turn(lambda: len(set(b.client.places)) == 2)
+        assert set(b.client.places) == {0, 1}
+
+
+async def test_no_leader_is_trouble() -> None:
+    """The brokers are asked for leaders as long as one is missing."""
+    async with bench(2) as b:
+        assert not b.writers.troubled()
+        b.client.leader = -1
+        await turn(b.writers.troubled)
+        b.client.leader = 1
+        await turn(lambda: not b.writers.troubled())
