@@ -21,6 +21,7 @@ from tests.harness.http_client import request
 
 _ACCEPTED = "application/json"
 _UPSTREAM_TIMEOUT_S = 30
+_LINGER_S = 2.0  # ingest's own
 _NO_LINGER = struct.pack("ii", 1, 0)  # a close that is a reset
 
 
@@ -31,6 +32,13 @@ class Reply:
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Early:
+    """An answer to the head alone. The client has a moment to read it, then the connection is reset over its body."""
+
+    reply: Reply
 
 
 class Lost(Enum):
@@ -46,7 +54,7 @@ class Lost(Enum):
     """The real ingest takes the request and answers it; the client never hears of it."""
 
 
-Step = Reply | Lost
+Step = Reply | Early | Lost
 
 
 @dataclass(slots=True)
@@ -57,7 +65,7 @@ class Arrival:
     method: str
     path: str
     headers: dict[str, str]
-    body: bytes
+    body: bytes  # empty where the answer came first
     answered_at_s: float = 0.0  # just before the first byte of the answer
 
 
@@ -113,6 +121,12 @@ class ScriptedIngest:
         with self._lock:
             self.arrivals.append(arrival)
             step = next(self._script, None)
+        if isinstance(step, Early):
+            handler.send(step.reply)
+            self._closing.wait(_LINGER_S)
+            handler.reset()
+            return
+        arrival.body = handler.read_body()
         if step is Lost.HANG:
             self._closing.wait()
         reply = self._reply(arrival, step)
@@ -146,11 +160,20 @@ class _Handler(BaseHTTPRequestHandler):
     def serve(handler: "_Handler", arrival: Arrival) -> None:
         raise NotImplementedError
 
+    def handle_expect_100(self) -> bool:
+        """Say 100 only once the body is wanted."""
+        return True
+
     def do_POST(self) -> None:  # the name that http.server calls
-        at_s = time.monotonic()
         headers = {name.lower(): value for name, value in self.headers.items()}
-        body = self.rfile.read(int(headers["content-length"]))
-        self.serve(self, Arrival(at_s, self.command, self.path, headers, body))
+        self.serve(self, Arrival(time.monotonic(), self.command, self.path, headers, b""))
+
+    def read_body(self) -> bytes:
+        """The request's body, to its announced end."""
+        if self.headers.get("Expect", "").lower() == "100-continue":
+            self.send_response_only(100)
+            self.end_headers()
+        return self.rfile.read(int(self.headers["Content-Length"]))
 
     def send(self, reply: Reply, *, cut_at: int | None = None) -> None:
         """Answer; with `cut_at`, only so many bytes of the body, and a reset."""

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from services.ingest.problems import Code
+from services.ingest.settings import IngestSettings
 from shared.record import id_time_ms
-from tests.fakes.scripted_ingest import Lost, Reply, ScriptedIngest, Step, accepted_ids, refusal
+from tests.fakes.scripted_ingest import Early, Lost, Reply, ScriptedIngest, Step, accepted_ids, refusal
 from tests.harness.broker import Broker, Topic
 from tests.harness.processes import ROOT, Processes, free_port
 from tests.harness.tiers import IngestTier, start_ingest
@@ -29,13 +30,13 @@ TOKEN = "hush-hush"  # noqa: S105 - a test's own
 EARLY_S = 0.02  # a sleep of n whole milliseconds may end a moment before: timers round down
 
 SHORTER = {
-    "send.sh": (("--retry-max-time 300", "--retry-max-time 3"), ("--max-time 45", "--max-time 1")),
+    "send.sh": (("foreground 300", "foreground 3"), ("--max-time 45", "--max-time 1")),
     "send.py": (("TOTAL_S = 300", "TOTAL_S = 3"), ("TRY_S = 45", "TRY_S = 1")),
     "send.go": (("totalTime = 300 *", "totalTime = 3 *"), ("tryTime   = 45 *", "tryTime   = 1 *")),
     "send.mjs": (("totalMs = 300_000", "totalMs = 3_000"), ("tryMs = 45_000", "tryMs = 1_000")),
 }
 
-pytestmark = pytest.mark.timeout(240)  # `go build` compiles the standard library once, on two busy cores
+pytestmark = pytest.mark.timeout(240)  # the first `go build` compiles the standard library, on two busy cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +109,12 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         argv.append((*runtime, str(source)))
         if name == "send.go":
             argv[-1] = (str(source.parent / "send"),)
-            _go_build(source, home)
+            _go_build(source)
     return Program(name, argv[0], argv[1], home)
 
 
-def _go_build(source: Path, home: Path) -> None:
-    offline = {"GOCACHE": str(home / "cache"), "GOFLAGS": "-mod=mod", "GOPROXY": "off", "GOTOOLCHAIN": "local"}
+def _go_build(source: Path) -> None:
+    offline = {"GOFLAGS": "-mod=mod", "GOPROXY": "off", "GOTOOLCHAIN": "local", "GOCACHE": str(ROOT / ".cache/go")}
     built = subprocess.run(
         ["go", "build", "-o", str(source.parent / "send"), source.name],  # noqa: S607 - whichever is on the PATH
         env={**os.environ, **offline},
@@ -198,6 +199,19 @@ def test_a_400_is_final(program: Program) -> None:
     assert stand.arrivals[0].headers["idempotency-key"] != stand.arrivals[1].headers["idempotency-key"]
 
 
+def test_a_refusal_before_the_body_is_read_is_heard(program: Program) -> None:
+    """A server that refuses a large body by its head, and resets the connection over the rest: its answer is not taken
+    for a lost connection, and 16 MB are not sent again and again under a wrong token.
+    """
+    refused = refusal(Code.TOKEN_UNKNOWN, "nobody has this token")
+    with ScriptedIngest([Early(refused)] * 20) as stand:
+        ended = program.run(stand.url, b'{"version":"1","data":["' + b"x" * 16_000_000 + b'"]}')
+    assert (ended.code, ended.output) == (1, "")
+    assert "token_unknown" in ended.errors
+    assert "nobody has this token" in ended.errors
+    assert len(stand.arrivals) == 1
+
+
 def test_it_gives_up_where_retry_after_lies_behind_its_deadline(program: Program) -> None:
     """At once, with the code, the detail and the key; standard output stays empty."""
     with ScriptedIngest([refusal(Code.KAFKA_UNAVAILABLE, "no broker answers", retry_after_s=3600)]) as stand:
@@ -239,6 +253,29 @@ def test_a_server_that_never_answers_is_left_at_the_deadlines(program: Program) 
     key = assert_one_request_repeated(stand, len(stand.arrivals))
     assert f"SPILLWAY_KEY={key}" in ended.errors
     assert "nothing was written" not in ended.errors
+
+
+def test_the_table_says_what_the_codes_say() -> None:
+    """Each status that ingest gives stands in one row, which tells its outcome and whether to send again."""
+    table = PAGE.split("| answer |", 1)[1].split("\n\n", 1)[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    for code in set(Code) - {Code.HTTP_ERROR}:  # which has any status
+        mine = [row for row in rows if re.search(rf"\b{code.value.status}\b", row[0])]
+        assert len(mine) == 1, code
+        _, meaning, action = mine[0]
+        assert meaning.startswith({"unknown": "unknown", "not_written": "nothing was written"}[code.value.outcome]), (
+            code
+        )
+        assert ("never repeat" in action) is not code.value.retryable, code
+
+
+def test_the_limits_are_the_defaults() -> None:
+    """What the page says of MAX_BODY_BYTES, MAX_ITEMS and the deadlines that a try must outlast."""
+    fields = IngestSettings.model_fields
+    assert f"{fields['max_body_bytes'].default // 2**20} MiB (`MAX_BODY_BYTES`)" in PAGE
+    assert f"{fields['max_items'].default:,} (`MAX_ITEMS`)" in PAGE
+    assert f"{fields['body_deadline_s'].default} s (`BODY_DEADLINE_S`)" in PAGE
+    assert f"{fields['http_deadline_s'].default} s for Kafka" in PAGE
 
 
 @pytest.fixture(scope="module")
