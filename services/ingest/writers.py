@@ -72,13 +72,14 @@ class Writers:
             self._turn += 1
             self._healthy.rotate(-1)  # equal loads take turns: else all of a quiet day stood in partition 0
             rounds = (self._healthy, writers)
-        if self._vain:  # one collection a partition finds out whether it still is
+        vain = self._vain and self._link.acks == self._acks
+        if vain:  # one collection a partition finds out whether it still is
             rounds = tuple([writer for writer in candidates if not writer.busy] for candidates in rounds)
         for candidates in rounds:
             best = min(candidates, key=_load_bytes, default=None)
             if best is not None and best.queue.has_room(submission.left_bytes):
                 return best
-        if self._vain:
+        if vain:
             return Problem(
                 Code.KAFKA_UNAVAILABLE, f"no ack has come for {self._settings.http_deadline_s:g} s (HTTP_DEADLINE_S)"
             )

@@ -87,7 +87,7 @@ async def test_in_vain_is_refused_at_once_until_an_ack() -> None:
         await turn(lambda: not b.writers.pending())
         assert [b.submit() for _ in range(3)] == ["", "kafka_unavailable", "kafka_unavailable"]
         await b.client.answer(None)
-        await turn(lambda: not b.writers._vain)
+        await turn(lambda: b.link.acks == 1)
         assert [b.submit() for _ in range(3)] == ["", "", ""]
 
 
