@@ -133,7 +133,7 @@ def _add(path: Path, entry: Entry) -> tuple[Entry, int]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # two at once would lose one's entry
             entries, others = _entries(path, str(entry["name"]))
-            added = {**others[0], **entry} if others else entry
+            added = {**entry, **others[0], **entry} if others else entry  # name and hash first, for the reader
             text = ("[\n" + ",\n".join(f"  {json.dumps(each)}" for each in [*entries, added]) + "\n]\n").encode()
             Tokens.parse(text)
             _replace(path, text)
