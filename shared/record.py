@@ -7,6 +7,7 @@ A record that this project did not write (no such headers, or broken ones) is *f
 field, to values that are safe to build an S3 key from.
 """
 
+import hashlib
 import re
 import uuid
 from collections.abc import Iterable
@@ -58,6 +59,20 @@ def new_collection_id(unix_ms: int, entropy: bytes) -> str:
     return str(uuid.UUID(int=value))
 
 
+def is_collection_id(text: str) -> bool:
+    """Whether the text is a UUIDv7 in its usual form: small letters, four hyphens."""
+    return _UUID7.fullmatch(text) is not None
+
+
+def content_suffix(value: bytes) -> str:
+    """What binds a payload's id to its bytes: 8 hex digits of their SHA-256.
+
+    Stands in the ids of a collection whose UUID a client has chosen: the same UUID with other bytes is another id, and
+    so can never take the place of a payload that was acknowledged.
+    """
+    return hashlib.sha256(value).hexdigest()[:8]
+
+
 def id_time_ms(record_id: str) -> int | None:
     """Milliseconds since 1970 inside the UUIDv7 that the id starts with; None where it starts with no such UUID."""
     if _UUID7.match(record_id) is None:
@@ -76,6 +91,7 @@ class Stamp:
 
     collection_id: str
     shared: tuple[Header, ...]
+    suffixes: tuple[str, ...] = ()  # `content_suffix` of each payload, where the client has chosen `collection_id`
 
     @classmethod
     def of(
@@ -89,6 +105,7 @@ class Stamp:
         count: int,
         content_type: str = "application/json",
         traceparent: str | None = None,
+        suffixes: tuple[str, ...] = (),
     ) -> "Stamp":
         """Encode the headers that all payloads of a collection share.
 
@@ -111,10 +128,12 @@ class Stamp:
         ]
         if traceparent is not None:
             shared.append((TRACEPARENT, traceparent.encode("ascii")))
-        return cls(collection_id, tuple(shared))
+        return cls(collection_id, tuple(shared), suffixes)
 
     def payload_id(self, index: int) -> str:
         """The id of the payload at `index` (from 0) of the collection."""
+        if self.suffixes:
+            return f"{self.collection_id}-{index}-{self.suffixes[index]}"
         return f"{self.collection_id}-{index}"
 
     def headers(self, index: int) -> list[Header]:

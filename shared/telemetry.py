@@ -7,11 +7,17 @@ import json
 import logging
 import sys
 import traceback
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The request that the running code serves: every log line of it carries the id."""
+
+_COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+_SIZES = tuple(float(1024 * 4**power) for power in range(8))  # 1 KiB to 16 MiB
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -33,6 +39,22 @@ class IngestMetrics:
         )
         self.in_flight_bytes = Gauge(
             "spillway_ingest_in_flight_bytes", "Bytes of admitted collections not yet answered", registry=registry
+        )
+        self.batch_records = Histogram(
+            "spillway_ingest_batch_records", "Records of an acknowledged batch", buckets=_COUNTS, registry=registry
+        )
+        self.batch_bytes = Histogram(
+            "spillway_ingest_batch_bytes", "Its bytes, as measured before", buckets=_SIZES, registry=registry
+        )
+        self.connections = Gauge("spillway_ingest_connections", "Open connections", registry=registry)
+        self.connections_closed = Counter(
+            "spillway_ingest_connections_closed",
+            "Connections that were closed on a client",
+            ["reason"],
+            registry=registry,
+        )
+        self.disconnects = Counter(
+            "spillway_ingest_disconnects", "Clients that left before their body was complete", registry=registry
         )
         self.producer_restarts = Counter(
             "spillway_ingest_producer_restarts", "Producers replaced because no broker answered", registry=registry
@@ -113,7 +135,11 @@ _RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
-    return {key: value for key, value in vars(record).items() if key not in _RESERVED}
+    fields = {key: value for key, value in vars(record).items() if key not in _RESERVED}
+    request_id = REQUEST_ID.get()
+    if request_id is not None:
+        fields.setdefault("request_id", request_id)
+    return fields
 
 
 class JsonFormatter(logging.Formatter):

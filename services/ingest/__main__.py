@@ -9,8 +9,9 @@ import contextlib
 import logging
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import uvloop
 from aiokafka import AIOKafkaProducer
@@ -30,6 +31,8 @@ from services.ingest.quota import Quotas
 from services.ingest.refusals import Refusals
 from services.ingest.server import IngestServer
 from services.ingest.settings import IngestSettings
+from services.ingest.tokens import InvalidTokensError
+from services.ingest.tokens_file import TokensFile
 from services.ingest.writers import Writers
 from shared.kafka import connection_options
 from shared.ops import Readiness, listen, serve_ops
@@ -96,12 +99,13 @@ async def _run(
     )
     writers = Writers(link, settings, metrics)
     quotas = Quotas(settings.token_burst_s)
+    tokens_file = _tokens_file(settings, metrics, quotas)
     bodies = Bodies(settings, admission)
     refusals = Refusals(metrics)
     connections = Connections(settings, refusals=refusals, metrics=metrics)
     endpoint = CollectionsEndpoint(
         settings,
-        access=Access(None, quotas),
+        access=Access(None if tokens_file is None else lambda: tokens_file.tokens, quotas),
         bodies=bodies,
         submit=writers.submit,
         refusal=lambda: link.refusal,
@@ -109,7 +113,13 @@ async def _run(
         metrics=metrics,
     )
     server = IngestServer(IngestApp(endpoint), settings, readiness=readiness, connections=connections, bodies=bodies)
-    background = [link.run(writers.pending), writers.run(admission.sample), connections.run()]
+    background = {
+        "kafka": link.run(pending=writers.pending, troubled=writers.troubled),
+        "writers": writers.run(admission.sample),
+        "connections": connections.run(),
+    }
+    if tokens_file is not None:
+        background["tokens"] = tokens_file.run()
     async with serve_ops(ops, readiness, registry), _running(background):
         host, port = api.getsockname()[:2]
         logger.info("serving", extra={"url": f"http://{host}:{port}{COLLECTIONS_PATH}", "topic": settings.kafka_topic})
@@ -118,14 +128,24 @@ async def _run(
     return server.killed_by
 
 
+def _tokens_file(settings: IngestSettings, metrics: IngestMetrics, quotas: Quotas) -> TokensFile | None:
+    """The tokens file, or None where any token will do; a bad one stops the start."""
+    path = settings.ingest_tokens_file
+    if path is None:
+        return None
+    try:
+        return TokensFile(Path(path), metrics=metrics, changed=lambda tokens: quotas.keep(tokens.names))
+    except OSError as error:
+        stop(f"INGEST_TOKENS_FILE={path}: {error.strerror or error}")
+    except InvalidTokensError as error:
+        stop(f"INGEST_TOKENS_FILE={path}: {error}")
+
+
 @contextlib.asynccontextmanager
-async def _running(link: KafkaLink, writers: Writers, admission: Admission) -> AsyncIterator[None]:
+async def _running(background: Mapping[str, Coroutine[object, object, None]]) -> AsyncIterator[None]:
     """The background work, for as long as the server serves. By the end of the server every request is answered."""
     async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(link.run(pending=writers.pending, troubled=writers.troubled), name="kafka"),
-            group.create_task(writers.run(admission.sample), name="writers"),
-        ]
+        tasks = [group.create_task(work, name=name) for name, work in background.items()]
         try:
             yield
         finally:

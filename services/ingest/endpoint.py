@@ -1,7 +1,8 @@
-"""The hot route, `POST /v1/collections`, as a bare ASGI application: reserve → read → slice → write → acks → 200.
+"""The hot route, `POST /v1/collections`, as a bare ASGI application.
 
-Owns one request from its head to its answer. Every way out gives back the reserved bytes and answers exactly once. Pays
-for no framework: nothing here is done for each request that is not needed by each request.
+Identify → read → slice → write → acks → 200. Owns one request from its head to its answer. Every way out gives back the
+reserved bytes and answers exactly once. Pays for no framework: nothing here is done for each request that is not needed
+by each request.
 """
 
 import asyncio
@@ -11,16 +12,19 @@ import time
 from collections.abc import Callable
 
 import msgspec
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from services.ingest.admission import Admission
+from services.ingest.access import UNNAMED, Access
 from services.ingest.batching import Submission
+from services.ingest.body import Bodies, Body, DisconnectedError
 from services.ingest.collection import Collection, InvalidCollectionError, parse
-from services.ingest.problems import MEDIA_TYPE, Code, Header, Problem, retry_after
-from services.ingest.request import RequestHead, body_too_large, read_head
+from services.ingest.problems import MEDIA_TYPE, Code, Header, Problem, RefusedError, retry_after
+from services.ingest.refusals import Refusals
+from services.ingest.request import RequestHead, read_head
 from services.ingest.settings import IngestSettings
-from shared.record import Stamp, new_collection_id
-from shared.telemetry import IngestMetrics
+from services.ingest.tokens import Token
+from shared.record import Stamp, content_suffix, new_collection_id
+from shared.telemetry import REQUEST_ID, IngestMetrics
 
 logger = logging.getLogger("spillway.ingest.endpoint")
 
@@ -31,13 +35,7 @@ _JSON: Header = (b"content-type", b"application/json")
 _PROBLEM: Header = (b"content-type", MEDIA_TYPE)
 _CLOSE: Header = (b"connection", b"close")
 _INVALID = {code.name.lower(): code for code in Code}
-_LINGER_S = 2.0
-_LINGER_BYTES_MAX = 64 * 1024 * 1024
 _encode = msgspec.json.Encoder().encode
-
-
-class _Disconnected(Exception):  # noqa: N818 - no error: the client may go when it likes
-    """The client left before its body was complete: nobody to answer."""
 
 
 class CollectionsEndpoint:
@@ -47,19 +45,22 @@ class CollectionsEndpoint:
         self,
         settings: IngestSettings,
         *,
-        admission: Admission,
+        access: Access,
+        bodies: Bodies,
         submit: Submit,
         refusal: Callable[[], Problem | None],
+        refusals: Refusals,
         metrics: IngestMetrics,
     ) -> None:
         self._body_bytes_max = settings.max_body_bytes
         self._items_max = settings.max_items
         self._deadline_s = settings.http_deadline_s
-        self._body_deadline_s = settings.body_deadline_s
         self._folder = settings.s3_folder
-        self._admission = admission
+        self._access = access
+        self._bodies = bodies
         self._submit = submit
         self._refusal = refusal  # why no collection can be taken at all, asked before the body is read
+        self._refusals = refusals
         self._metrics = metrics
         self._accepted = metrics.requests.labels("200", "")
         self._loop = asyncio.get_running_loop()
@@ -69,55 +70,98 @@ class CollectionsEndpoint:
         started_s = self._loop.time()
         head = read_head(scope["headers"])
         request_id = head.request_id or os.urandom(16).hex()
-        reading = _Body(head, receive, self._body_bytes_max, self._admission)
+        REQUEST_ID.set(request_id)
+        body = self._bodies.open(head, receive)
+        answer: bytes | Problem
         try:
-            answer = await self._answer(scope["method"], head, request_id, reading)
-        except _Disconnected:
+            answer = await self._answer(scope["method"], head, request_id, body)
+        except RefusedError as refused:
+            answer = self._with_retry_after(refused.problem)
+        except DisconnectedError:
+            self._metrics.disconnects.inc()
             return
         except Exception:
-            logger.exception("unexpected error", extra={"request_id": request_id})
+            logger.exception("unexpected error")
             answer = Problem(Code.INTERNAL_ERROR, "something went wrong here; the log has it under the request id")
         finally:
-            reading.release()
+            body.release()
         if isinstance(answer, Problem):
-            self._metrics.requests.labels(str(answer.status_code), answer.label).inc()
-            await send_problem(self._with_retry_after(answer), request_id, send, reading)
+            self._refusals.tell(answer, request_id, self._loop.time())
+            await send_problem(answer, request_id, send, body)
         else:
             self._accepted.inc()
             await _send(send, 200, answer, [_JSON, (b"x-request-id", request_id.encode("ascii"))])
         self._metrics.request_seconds.observe(self._loop.time() - started_s)
 
-    async def _answer(self, method: str, head: RequestHead, request_id: str, reading: "_Body") -> bytes | Problem:
+    async def _answer(self, method: str, head: RequestHead, request_id: str, body: Body) -> bytes:
+        """The body of a 200.
+
+        Raises:
+            RefusedError: there is none.
+            DisconnectedError: nobody waits for it.
+
+        """
         if method != "POST":
-            return Problem(Code.METHOD_NOT_ALLOWED, f"{method[:32]} is not allowed here", ((b"allow", b"POST"),))
+            detail = f"{method[:32]} is not allowed here"
+            raise RefusedError(Problem(Code.METHOD_NOT_ALLOWED, detail, ((b"allow", b"POST"),)))
+        token = self._token_of_head(head, body)
+        collection_id = head.collection_id(time.time_ns() // 1_000_000)
         problem = head.refusal(self._body_bytes_max) or self._refusal()
         if problem is not None:
-            return problem
+            raise RefusedError(problem)
+        data = await body.read()
         try:
-            async with asyncio.timeout(self._body_deadline_s):
-                body = await reading.read()
-        except TimeoutError:
-            return Problem(Code.BODY_TIMEOUT, f"the body took longer than {self._body_deadline_s:g} s")
-        if isinstance(body, Problem):
-            return body
-        try:
-            collection = parse(body, self._items_max)
+            collection = parse(data, self._items_max)
         except InvalidCollectionError as error:
-            return Problem(_INVALID[error.code], error.detail)
-        del body
-        return await self._write(collection, head, request_id)
+            raise RefusedError(Problem(_INVALID[error.code], error.detail)) from None
+        if token is None and self._access.required:
+            token = self._access.identify(collection.token.encode() if collection.token else None)
+        if token is None:
+            return await self._write(collection, self._folder, collection_id, head, request_id, body)
+        size_bytes = len(data)
+        del data
+        body.owned_by(token.name)
+        self._access.take(token, size_bytes, self._loop.time())
+        try:
+            return await self._write(collection, token.folder or self._folder, collection_id, head, request_id, body)
+        except RefusedError as refused:
+            if refused.problem.code.value.outcome == "not_written":
+                self._access.give_back(token, size_bytes, self._loop.time())
+            raise
 
-    async def _write(self, collection: Collection, head: RequestHead, request_id: str) -> bytes | Problem:
+    def _token_of_head(self, head: RequestHead, body: Body) -> Token | None:
+        """Whose request it is, where the head says so: then a refusal costs no body."""
+        if not self._access.required:
+            return None
+        if head.bearer is None:
+            body.owned_by(UNNAMED)
+            return None
+        token = self._access.identify(head.bearer)
+        if token is not None:
+            body.owned_by(token.name)
+            self._access.look(token, self._loop.time())
+        return token
+
+    async def _write(
+        self,
+        collection: Collection,
+        folder: str,
+        collection_id: str | None,
+        head: RequestHead,
+        request_id: str,
+        body: Body,
+    ) -> bytes:
         now_ns = time.time_ns()
         values = collection.payloads
         stamp = Stamp.of(
-            collection_id=new_collection_id(now_ns // 1_000_000, os.urandom(10)),
-            folder=self._folder,
+            collection_id=collection_id or new_collection_id(now_ns // 1_000_000, os.urandom(10)),
+            folder=folder,
             version=collection.version,
             received_ns=now_ns,
             request_id=request_id,
             count=len(values),
             traceparent=head.traceparent,
+            suffixes=() if collection_id is None else tuple(map(content_suffix, values)),
         )
         done: asyncio.Future[Problem | None] = self._loop.create_future()
         submission = Submission(
@@ -126,16 +170,18 @@ class CollectionsEndpoint:
             key=head.partition_key,
             deadline_s=self._loop.time() + self._deadline_s,
             notify=done.set_result,
+            request_id=request_id,
         )
+        # A payload of one byte is a record of three hundred: what waits in memory is reserved, not what was sent.
+        body.grow(submission.left_bytes)
         problem = self._submit(submission)
+        if problem is None:
+            try:
+                problem = await done
+            finally:
+                submission.abandon()
         if problem is not None:
-            return problem
-        try:
-            problem = await done
-        finally:
-            submission.abandon()
-        if problem is not None:
-            return problem
+            raise RefusedError(problem)
         self._metrics.payloads.inc(len(values))
         self._metrics.payload_bytes.inc(sum(map(len, values)))
         return _encode({"accepted": len(values), "ids": [stamp.payload_id(index) for index in range(len(values))]})
@@ -143,90 +189,19 @@ class CollectionsEndpoint:
     def _with_retry_after(self, problem: Problem) -> Problem:
         if problem.status_code != 503:  # noqa: PLR2004 - Service Unavailable
             return problem
-        header = retry_after(self._admission.retry_after_s())
+        header = retry_after(self._bodies.admission.retry_after_s())
         return Problem(problem.code, problem.detail, (*problem.headers, header), problem.status)
 
 
-class _Body:
-    """A request's body on its way in: bounded, and its bytes reserved before they are taken."""
-
-    def __init__(self, head: RequestHead, receive: Receive, bytes_max: int, admission: Admission) -> None:
-        self._receive = receive
-        self._bytes_max = bytes_max
-        self._admission = admission
-        self._length = head.content_length
-        self._reserved = 0  # bytes, given back by `release`
-        self.unread = head.has_body  # some of it may still come
-
-    async def read(self) -> bytes | Problem:
-        """The whole body.
-
-        Raises:
-            _Disconnected: the client left.
-
-        """
-        if self._length is not None and not self._reserve(self._length):
-            return self._full()
-        chunks: list[bytes] = []
-        got = 0
-        more = True
-        while more:
-            message = await self._next()
-            chunk: bytes = message.get("body", b"")
-            more = message.get("more_body", False)
-            got += len(chunk)
-            if got > self._bytes_max:
-                return body_too_large(self._bytes_max)
-            if got > self._reserved and not self._reserve(got - self._reserved):
-                return self._full()
-            chunks.append(chunk)
-        self.unread = False
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    async def discard(self) -> None:
-        """Take what still comes, for a while: a connection closed over unread bytes is reset, and the answer lost."""
-        left = _LINGER_BYTES_MAX
-        try:
-            async with asyncio.timeout(_LINGER_S):
-                while self.unread and left > 0:
-                    message = await self._next()
-                    left -= len(message.get("body", b""))
-                    self.unread = message.get("more_body", False)
-        except (TimeoutError, _Disconnected):
-            return
-
-    def release(self) -> None:
-        """Give the reserved bytes back."""
-        self._admission.release(self._reserved)
-        self._reserved = 0
-
-    def _reserve(self, size: int) -> bool:
-        if not self._admission.reserve(size):
-            return False
-        self._reserved += size
-        return True
-
-    def _full(self) -> Problem:
-        return Problem(
-            Code.OVERLOADED, f"{self._admission.bytes_max} bytes are in flight already (MAX_IN_FLIGHT_BYTES)"
-        )
-
-    async def _next(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise _Disconnected
-        return message
-
-
-async def send_problem(problem: Problem, request_id: str, send: Send, reading: _Body | None = None) -> None:
+async def send_problem(problem: Problem, request_id: str, send: Send, unread: Body | None = None) -> None:
     """Send a problem document. Where the request's body was not read to its end, the connection ends too."""
     body = problem.body(request_id)
     headers = [_PROBLEM, (b"x-request-id", request_id.encode("ascii")), *problem.headers]
-    if reading is None or not reading.unread:
+    if unread is None or not unread.unread:
         await _send(send, problem.status_code, body, headers)
         return
     await _send(send, problem.status_code, body, [*headers, _CLOSE], more=True)
-    await reading.discard()
+    await unread.discard()
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

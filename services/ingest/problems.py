@@ -97,6 +97,14 @@ class Problem:
         )
 
 
+class RefusedError(Exception):
+    """Ends a request that is not answered 200; carries what its client is told."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
 def retry_after(seconds: int) -> Header:
     """The `Retry-After` header, in whole seconds."""
     return (b"retry-after", b"%d" % seconds)

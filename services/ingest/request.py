@@ -1,12 +1,18 @@
 """What the headers of a collection request ask for, read once, and refused where we cannot do it. Pure."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from services.ingest.problems import Code, Header, Problem
+from services.ingest.decompression import CODINGS
+from services.ingest.problems import Code, Header, Problem, RefusedError
+from shared.record import id_time_ms, is_collection_id
 
 PARTITION_KEY_BYTES_MAX = 256
+KEY_TIME_MIN_MS = 1_577_836_800_000
+"""2020-01-01T00:00Z: an Idempotency-Key of before is no clock's."""
+KEY_AHEAD_MAX_MS = 24 * 3600 * 1000
+"""How far ahead of ours the clock of a client may be."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _TRACE_CONTEXT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -23,24 +29,33 @@ class RequestHead:
 
     request_id: str | None = None  # as the client sent it, if it is sane
     content_length: int | None = None
-    chunked: bool = False
+    transfer_coding: bytes | None = None
     content_type: bytes = b""
-    content_encoding: bytes = b""
+    coding: str | None = None  # how the body is compressed: a key of CODINGS, or what no decoder takes
+    bearer: bytes | None = None  # the token of `Authorization: Bearer`
+    idempotency_key: bytes | None = None
     partition_key: bytes | None = None
     traceparent: str | None = None
+    twice: bytes | None = None  # a header that must stand once and does not
 
     @property
     def has_body(self) -> bool:
         """Whether body bytes follow the head."""
-        return self.chunked or bool(self.content_length)
+        return self.transfer_coding is not None or bool(self.content_length)
 
-    def refusal(self, body_bytes_max: int) -> Problem | None:
+    def refusal(self, body_bytes_max: int) -> Problem | None:  # noqa: PLR0911 - one line a reason
         """Why the request is refused before its body is read, or None."""
-        if self.content_encoding and self.content_encoding.lower() != b"identity":
+        if self.twice is not None:
+            return Problem(Code.INVALID_HEADER, f"{self.twice.decode('latin-1')} stands twice")
+        if self.transfer_coding is not None and self.transfer_coding.lower() != b"chunked":
+            return Problem(
+                Code.TRANSFER_CODING, f"Transfer-Encoding {_shown(self.transfer_coding)}: only `chunked` is supported"
+            )
+        if self.coding is not None and self.coding not in CODINGS:
             return Problem(
                 Code.UNSUPPORTED_ENCODING,
-                f"Content-Encoding {_shown(self.content_encoding)} is not supported; send the body as it is",
-                ((b"accept-encoding", b"identity"),),
+                f"Content-Encoding {self.coding[:64]!r} is not supported; send gzip, zstd, or the body as it is",
+                ((b"accept-encoding", b"gzip, zstd, identity"),),
             )
         if self.content_type not in _COMMON_MEDIA_TYPES and not _MEDIA_TYPE.fullmatch(self.content_type):
             return Problem(
@@ -57,6 +72,34 @@ class RequestHead:
             return body_too_large(body_bytes_max)
         return None
 
+    def collection_id(self, now_ms: int) -> str | None:
+        """The UUID that the client has chosen for its collection; None where it leaves that to us.
+
+        Quotes around it are taken too: the IETF's draft of the header makes it a structured string.
+
+        Args:
+            now_ms: milliseconds since 1970.
+
+        Raises:
+            RefusedError: the key is no such UUID.
+
+        """
+        if self.idempotency_key is None:
+            return None
+        text = self.idempotency_key.decode("latin-1")
+        if len(text) > 1 and text[0] == text[-1] == '"':
+            text = text[1:-1]
+        text = text.lower()
+        shown = f"Idempotency-Key {_shown(self.idempotency_key)}"
+        if not is_collection_id(text):
+            detail = f"{shown} is not a UUID of version 7 (RFC 9562)"
+            raise RefusedError(Problem(Code.INVALID_IDEMPOTENCY_KEY, detail))
+        unix_ms = id_time_ms(text) or 0
+        if not KEY_TIME_MIN_MS <= unix_ms <= now_ms + KEY_AHEAD_MAX_MS:
+            detail = f"{shown}: its time, {unix_ms} ms since 1970, is not between 2020 and a day from now"
+            raise RefusedError(Problem(Code.INVALID_IDEMPOTENCY_KEY, detail))
+        return text
+
 
 def _length(head: RequestHead, value: bytes) -> None:
     head.content_length = int(value)  # the HTTP parser has refused anything but digits
@@ -66,12 +109,13 @@ def _type(head: RequestHead, value: bytes) -> None:
     head.content_type = value.strip()
 
 
-def _chunked(head: RequestHead, _: bytes) -> None:
-    head.chunked = True
+def _transfer(head: RequestHead, value: bytes) -> None:
+    head.transfer_coding = value.strip()
 
 
-def _encoding(head: RequestHead, value: bytes) -> None:
-    head.content_encoding = value.strip()
+def _coding(head: RequestHead, value: bytes) -> None:
+    coding = value.strip().lower().decode("latin-1")
+    head.coding = None if coding in {"", "identity"} else coding
 
 
 def _request_id(head: RequestHead, value: bytes) -> None:
@@ -88,23 +132,41 @@ def _partition_key(head: RequestHead, value: bytes) -> None:
     head.partition_key = value.strip()
 
 
-_WANTED: dict[bytes, Callable[[RequestHead, bytes], None]] = {
+def _idempotency_key(head: RequestHead, value: bytes) -> None:
+    head.idempotency_key = value.strip()
+
+
+def _authorization(head: RequestHead, value: bytes) -> None:
+    scheme, _, credentials = value.partition(b" ")
+    if scheme.lower() == b"bearer":  # another scheme is another's: a proxy's on the way, say
+        head.bearer = credentials.strip()
+
+
+_WANTED = {
     b"content-length": _length,
     b"content-type": _type,
-    b"transfer-encoding": _chunked,
-    b"content-encoding": _encoding,
+    b"transfer-encoding": _transfer,
+    b"content-encoding": _coding,
     b"x-request-id": _request_id,
     b"traceparent": _traceparent,
     b"partition-key": _partition_key,
+    b"idempotency-key": _idempotency_key,
+    b"authorization": _authorization,
 }
+_ONCE = frozenset(_WANTED) - {b"content-length", b"x-request-id", b"traceparent"}  # two lengths: the parser refuses
 
 
 def read_head(headers: Iterable[Header]) -> RequestHead:
     """Pick the headers that matter; names come in small letters, as ASGI gives them."""
     head = RequestHead()
+    seen: list[bytes] = []
     for name, value in headers:
         if name in _WANTED:
             _WANTED[name](head, value)
+            if name in _ONCE:
+                if name in seen:
+                    head.twice = name
+                seen.append(name)
     return head
 
 

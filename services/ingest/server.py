@@ -1,8 +1,8 @@
 """The HTTP server, and what SIGTERM means (DESIGN §6 *Drain*).
 
 Owns the process's signals. uvicorn's own handler closes the listeners at once, while the load balancer still sends
-here; ours first says "not ready", serves on for a delay, and only then lets uvicorn stop accepting and finish what is
-in flight. A second signal ends it at once.
+here; ours first says "not ready" and serves on for a delay, each answer the last of its connection so that clients move
+over; only then it lets uvicorn stop accepting and finish what is in flight. A second signal ends it at once.
 """
 
 import asyncio
@@ -14,36 +14,42 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from services.ingest.body import Bodies
+from services.ingest.problems import Code, Problem
+from services.ingest.protocol import FLUSH_S, Connections
+from services.ingest.settings import IngestSettings
 from shared.ops import Readiness
 
 logger = logging.getLogger("spillway.ingest.server")
 
 DRAINING = "draining"  # this module's readiness condition: fails from the first signal on
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_GRACE_BEYOND_DEADLINE_S = 2.0
-_KEEP_ALIVE_S = 75  # above the 60 s of most load balancers, or they reuse a connection that we are closing
 
 
 class IngestServer(uvicorn.Server):
     """A uvicorn server that drains."""
 
-    def __init__(self, app: ASGIApp, *, readiness: Readiness, drain_delay_s: float, deadline_s: float) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: IngestSettings, *, readiness: Readiness, connections: Connections, bodies: Bodies
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=connections.protocol,  # type: ignore[arg-type] # uvicorn calls it, whatever it is
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,  # nothing here reads the client's address
-                timeout_keep_alive=_KEEP_ALIVE_S,
-                timeout_graceful_shutdown=round(deadline_s + _GRACE_BEYOND_DEADLINE_S),
+                timeout_keep_alive=settings.keep_alive_s,
+                timeout_graceful_shutdown=round(settings.http_deadline_s + FLUSH_S),
             )
         )
         self._readiness = readiness
-        self._drain_delay_s = drain_delay_s
+        self._connections = connections
+        self._bodies = bodies
+        self._drain_delay_s = settings.ingest_drain_delay_s
         self._stopping: asyncio.TimerHandle | None = None  # set by the first signal
         self.killed_by: int | None = None  # the second signal: leave at once
 
@@ -67,7 +73,9 @@ class IngestServer(uvicorn.Server):
             return
         logger.info("draining", extra={"signal": number, "delay_s": self._drain_delay_s})
         self._readiness.fail(DRAINING, "shutting down")
+        self._connections.last_requests = True
         self._stopping = asyncio.get_running_loop().call_later(self._drain_delay_s, self._stop)
 
     def _stop(self) -> None:
+        self._bodies.close(Problem(Code.DRAINING, "this server is shutting down; the body had not come completely"))
         self.should_exit = True

@@ -15,8 +15,32 @@ class IngestSettings(KafkaSettings):
     ingest_port: int = Field(default=8080, ge=0, le=65535, description="Its port; 0 takes any free one")
     ingest_ops_host: str = Field(default="0.0.0.0", description="Address of `/livez`, `/readyz` and `/metrics`")
     ingest_ops_port: int = Field(default=8082, ge=0, le=65535, description="Their port; 0 takes any free one")
-    s3_folder: str = Field(default="payloads", description="First part of the S3 key of every payload")
-    max_body_bytes: int = Field(default=16 * MIB, ge=1024, description="Largest request body (the seed's MaxLength)")
+    ingest_tokens_file: str | None = Field(
+        default=None, description="JSON file of the tokens that are let in; without it any token is, and none"
+    )
+    token_burst_s: float = Field(
+        default=2, gt=0, description="Seconds of its quota that a token may spend at once (its bucket's size)"
+    )
+    s3_folder: str = Field(
+        default="payloads", description="First part of the S3 key of every payload whose token names no other"
+    )
+    max_connections: int = Field(
+        default=4096, ge=1, description="Open connections; past it the longest idle one is closed, else the new one"
+    )
+    max_head_bytes: int = Field(default=32 * 1024, ge=1024, description="Largest head of a request: line and headers")
+    head_deadline_s: float = Field(
+        default=10, gt=0, description="Seconds from a request's first byte to its head's last, else 408"
+    )
+    keep_alive_s: int = Field(
+        default=75,
+        ge=1,
+        description="Seconds that a connection may be idle; above the load balancer's own, or it meets a closed one",
+    )
+    max_body_bytes: int = Field(
+        default=16 * MIB,
+        ge=1024,
+        description="Largest request body, as sent and also once decompressed (the seed's MaxLength)",
+    )
     max_items: int = Field(default=10_000, ge=1, description="Most payloads in one collection")
     max_in_flight_bytes: int = Field(
         default=64 * MIB, description="Bodies received and not yet answered, all requests together; past it 503"
@@ -62,6 +86,6 @@ class IngestSettings(KafkaSettings):
             )
         if self.kafka_away_after_s >= self.kafka_replace_after_s:
             raise ValueError("KAFKA_AWAY_AFTER_S must be below KAFKA_REPLACE_AFTER_S")
-        if self.max_in_flight_bytes < self.max_body_bytes:
-            raise ValueError("MAX_IN_FLIGHT_BYTES must be at least MAX_BODY_BYTES, or a large body never gets in")
+        if self.max_in_flight_bytes < 2 * self.max_body_bytes:
+            raise ValueError("MAX_IN_FLIGHT_BYTES must be at least twice MAX_BODY_BYTES, or a large body never gets in")
         return self

@@ -1,0 +1,220 @@
+"""A request's body on its way in: bounded in bytes and in time, its bytes reserved as they come, decompressed.
+
+Owns what may be held for clients that have not finished sending. Bytes are reserved when they arrive and not when they
+are announced: an announcement costs a client nothing. Who is slow while others have no room is sent away first, so that
+a thousand slow clients cannot hold what good ones need.
+"""
+
+import asyncio
+import contextlib
+import itertools
+
+from starlette.types import Message, Receive
+
+from services.ingest.admission import Admission, Reservation
+from services.ingest.decompression import InvalidEncodingError, decompress
+from services.ingest.problems import Code, Problem, RefusedError
+from services.ingest.request import RequestHead, body_too_large
+from services.ingest.settings import IngestSettings
+
+SLOW_AFTER_S = 2.0
+SLOW_BYTES_PER_S = 64 * 1024
+"""A body that has taken SLOW_AFTER_S and came slower than this gives its place to another when there is no room."""
+
+_LINGER_S = 2.0
+_LINGER_BYTES_MAX = 64 * 1024 * 1024
+_CANDIDATES_MAX = 16  # bodies looked at for a slow one, the oldest first: a full house must stay cheap to refuse
+
+
+class DisconnectedError(Exception):
+    """The client left before its body was complete: nobody to answer."""
+
+
+class Bodies:
+    """All bodies that are being received, and the one that is being decompressed."""
+
+    def __init__(self, settings: IngestSettings, admission: Admission) -> None:
+        self.bytes_max = settings.max_body_bytes
+        self.deadline_s = settings.body_deadline_s
+        self.admission = admission
+        self.decoding = asyncio.Lock()  # one long decompression at a time: a turn of the loop has one piece in it
+        self.closed: Problem | None = None  # why no body is waited for any more
+        self.receiving: dict[Body, None] = {}  # in the order of their starts
+
+    def open(self, head: RequestHead, receive: Receive) -> "Body":
+        """The body of one request, nothing of it read yet."""
+        return Body(self, head, receive)
+
+    def close(self, problem: Problem) -> None:
+        """Wait for nobody any more: what has not come completely is answered with the problem."""
+        self.closed = problem
+        for body in list(self.receiving):
+            body.end(problem)
+
+    def make_room(self, reservation: Reservation, size_bytes: int) -> bool:
+        """Whether so many bytes more can be reserved; slow bodies are ended where that makes room."""
+        if reservation.fits(size_bytes):
+            return True
+        now_s = asyncio.get_running_loop().time()
+        for body in list(itertools.islice(self.receiving, _CANDIDATES_MAX)):
+            if body.reserved is not reservation and body.is_slow(now_s):
+                detail = (
+                    f"only {body.received_bytes} bytes came in {now_s - body.started_s:.0f} s, and others need the room"
+                )
+                body.end(Problem(Code.BODY_TIMEOUT, detail))
+                if reservation.fits(size_bytes):
+                    return True
+        return False
+
+
+class Body:
+    """One request's body. `release` must be called at the request's end, whatever happened."""
+
+    def __init__(self, bodies: Bodies, head: RequestHead, receive: Receive) -> None:
+        self._bodies = bodies
+        self._receive = receive
+        self._length = head.content_length
+        self._coding = head.coding
+        self._chunks: list[bytes] = []
+        self._timeout: asyncio.Timeout | None = None  # while the body is being received
+        self._ended: Problem | None = None  # why it is not waited for any longer
+        self.unread = head.has_body  # some of it may still come
+        self.received_bytes = 0
+        self.started_s = 0.0  # the loop's clock, when reading began
+        self.reserved = bodies.admission.open()
+
+    def owned_by(self, owner: str) -> None:
+        """Whose the bytes are, for fair shares."""
+        self.reserved.belongs_to(owner)
+
+    def grow(self, size_bytes: int) -> None:
+        """What came of the body takes so many bytes in memory; reserve what is missing.
+
+        Raises:
+            RefusedError: there is no room for it.
+
+        """
+        more = size_bytes - self.reserved.bytes
+        if more > 0:
+            self._take(more)
+
+    async def read(self) -> bytes:
+        """The whole body, decompressed.
+
+        Raises:
+            RefusedError: it is too large, too slow, there is no room for it, or it cannot be decompressed.
+            DisconnectedError: the client left.
+
+        """
+        bodies = self._bodies
+        if self._length and not bodies.make_room(self.reserved, self._length):
+            raise RefusedError(self._full())
+        try:
+            async with asyncio.timeout(bodies.deadline_s) as self._timeout:
+                await self._receive_all()
+                body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+                self._chunks.clear()
+                return body if self._coding is None else await self._decompressed(self._coding, body)
+        except TimeoutError:
+            raise RefusedError(self._ended or self._late()) from None
+        finally:
+            self._timeout = None
+            self._chunks.clear()
+
+    def end(self, problem: Problem) -> None:
+        """Stop to receive it: its bytes are free at once, and the request is answered with the problem."""
+        self._ended = problem
+        self._bodies.receiving.pop(self, None)
+        self._chunks.clear()
+        self.reserved.release()
+        if self._timeout is not None:
+            self._timeout.reschedule(0)
+
+    def is_slow(self, now_s: float) -> bool:
+        """Whether it has had its time, and came too slowly."""
+        elapsed_s = now_s - self.started_s
+        return elapsed_s > SLOW_AFTER_S and self.received_bytes < elapsed_s * SLOW_BYTES_PER_S
+
+    def release(self) -> None:
+        """Give the reserved bytes back."""
+        self.reserved.release()
+
+    async def discard(self) -> None:
+        """Take what still comes, for a while: a connection closed over unread bytes is reset, and the answer lost."""
+        left = _LINGER_BYTES_MAX
+        try:
+            async with asyncio.timeout(_LINGER_S):
+                while self.unread and left > 0:
+                    message = await self._next()
+                    left -= len(message.get("body", b""))
+                    self.unread = message.get("more_body", False)
+        except (TimeoutError, DisconnectedError):
+            return
+
+    async def _receive_all(self) -> None:
+        bodies = self._bodies
+        message = await self._next()
+        if message.get("more_body", False):
+            if bodies.closed is not None:
+                raise RefusedError(bodies.closed)
+            self.started_s = asyncio.get_running_loop().time()
+            bodies.receiving[self] = None
+        try:
+            while self._ended is None:
+                chunk: bytes = message.get("body", b"")
+                self.received_bytes += len(chunk)
+                if self.received_bytes > bodies.bytes_max:
+                    raise RefusedError(body_too_large(bodies.bytes_max))
+                self._take(len(chunk))
+                self._chunks.append(chunk)
+                if not message.get("more_body", False):
+                    self.unread = False
+                    return
+                message = await self._next()
+            raise RefusedError(self._ended)
+        finally:
+            bodies.receiving.pop(self, None)
+
+    async def _decompressed(self, coding: str, body: bytes) -> bytes:
+        bodies = self._bodies
+        content: list[bytes] = []
+        size = 0
+        try:
+            async with contextlib.AsyncExitStack() as turn:
+                for number, piece in enumerate(decompress(coding, body)):
+                    size += len(piece)
+                    if size > bodies.bytes_max:
+                        detail = f"the body is over {bodies.bytes_max} bytes once decompressed (MAX_BODY_BYTES)"
+                        raise RefusedError(Problem(Code.DECODED_BODY_TOO_LARGE, detail))
+                    self._take(len(piece))
+                    content.append(piece)
+                    if number == 1:  # no small one: from here on one at a time, and others run between two pieces
+                        await turn.enter_async_context(bodies.decoding)
+                    elif number > 1:
+                        await asyncio.sleep(0)
+        except InvalidEncodingError as error:
+            raise RefusedError(Problem(Code.INVALID_ENCODING, str(error))) from None
+        self.reserved.give_back(len(body))
+        return content[0] if len(content) == 1 else b"".join(content)
+
+    def _take(self, size_bytes: int) -> None:
+        if not self._bodies.make_room(self.reserved, size_bytes):
+            raise RefusedError(self._full())
+        self.reserved.take(size_bytes)
+
+    def _full(self) -> Problem:
+        bytes_max = self._bodies.admission.bytes_max
+        detail = f"{bytes_max} bytes are in flight already, or this token's share of them (MAX_IN_FLIGHT_BYTES)"
+        return Problem(Code.OVERLOADED, detail)
+
+    def _late(self) -> Problem:
+        deadline_s = self._bodies.deadline_s
+        if self.unread:
+            return Problem(Code.BODY_TIMEOUT, f"the body took longer than {deadline_s:g} s")
+        return Problem(Code.OVERLOADED, f"the body's turn to be decompressed did not come in {deadline_s:g} s")
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise DisconnectedError
+        return message

@@ -1,0 +1,317 @@
+"""What a connection may cost before a request reaches the application: heads, silence, numbers (docs/decisions/0015).
+
+Owns the HTTP side that uvicorn leaves open: it has no deadline for a head and no bound on its size, answers nothing
+useful where connections are too many, waits for ever for a client that does not take its answer, and writes its own 400
+into the place of an answer that is still due. One book for all connections holds what is late, so that a request that
+arrives in one piece costs no timer.
+"""
+
+import asyncio
+import os
+from typing import Any
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from services.ingest.problems import MEDIA_TYPE, Code, Problem, retry_after
+from services.ingest.refusals import Refusals
+from services.ingest.settings import IngestSettings
+from shared.telemetry import IngestMetrics
+
+SWEEP_S = 0.25
+"""How late a deadline may be kept."""
+FLUSH_S = 5.0
+"""Seconds that a client has to take an answer whole, and to close after its last one."""
+
+_LINGERING_MAX = 128  # connections above the bound that may stay to read their 503
+
+
+class Connections:
+    """All connections of the process, and what none of them may do for ever."""
+
+    def __init__(self, settings: IngestSettings, *, refusals: Refusals, metrics: IngestMetrics) -> None:
+        self.head_bytes_max = settings.max_head_bytes
+        self.head_deadline_s = settings.head_deadline_s
+        self.refusals = refusals
+        self.last_requests = False  # every request that begins now is its connection's last
+        self._max = settings.max_connections
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._open: set[IngestProtocol] = set()
+        # Each in the order of its moments, which are the values: what stands first is due next.
+        self.heads: dict[IngestProtocol, float] = {}  # a head is due, or being received
+        self.idle: dict[IngestProtocol, float] = {}  # between two requests
+        self.unflushed: dict[IngestProtocol, float] = {}  # an answer, or the end, has not been taken yet
+
+    def protocol(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> "IngestProtocol":
+        """Make the protocol of one connection; uvicorn calls it for each."""
+        return IngestProtocol(self, config, server_state, app_state, _loop)
+
+    def enter(self, connection: "IngestProtocol") -> bool:
+        """A new connection. Whether there is room: the longest idle one makes it, if there is one."""
+        self._open.add(connection)
+        if len(self._open) > self._max and self.idle:
+            self.drop(next(iter(self.idle)), "idle")
+        self._metrics.connections.set(len(self._open))
+        return len(self._open) <= self._max
+
+    def leave(self, connection: "IngestProtocol") -> None:
+        """The connection is gone."""
+        self._open.discard(connection)
+        for book in (self.heads, self.idle, self.unflushed):
+            book.pop(connection, None)
+        self._metrics.connections.set(len(self._open))
+
+    def drop(self, connection: "IngestProtocol", reason: str) -> None:
+        """Close a connection that has no answer due."""
+        self._metrics.connections_closed.labels(reason).inc()
+        self._open.discard(connection)
+        self.idle.pop(connection, None)
+        connection.close()
+
+    def may_linger(self) -> bool:
+        """Whether a connection that is refused may stay until its client has read why."""
+        return len(self._open) <= self._max + _LINGERING_MAX
+
+    def now_s(self) -> float:
+        """The clock of all moments here, in seconds."""
+        return self._loop.time()
+
+    async def run(self) -> None:
+        """Keep the deadlines; ends only by cancellation."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Answer heads that are late, and drop clients that do not take their answer."""
+        now_s = self.now_s()
+        for connection in _due(self.heads, now_s - self.head_deadline_s):
+            self._metrics.connections_closed.labels("late_head").inc()
+            connection.head_is_late()
+        for connection in _due(self.unflushed, now_s - FLUSH_S):
+            if connection.holds_output():
+                self._metrics.connections_closed.labels("unread_answer").inc()
+                connection.transport.abort()
+
+
+def _due(book: dict["IngestProtocol", float], before_s: float) -> list["IngestProtocol"]:
+    due: list[IngestProtocol] = []
+    for connection, since_s in book.items():
+        if since_s > before_s:
+            break
+        due.append(connection)
+    for connection in due:
+        del book[connection]
+    return due
+
+
+class IngestProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1, bounded. What it refuses by itself, it answers with problem documents."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._book = connections
+        self._in_head = True  # a head has begun, or nothing has yet
+        self._head_bytes = 0  # of the head under way, as far as whole reads belong to it
+        self._fed_bytes = 0  # of the read that the parser is at
+        self._last: RequestResponseCycle | None = None  # the request whose application was started last
+        self._deaf = False  # nothing that still comes is looked at
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
+        """A client is here: its first request's head is due."""
+        super().connection_made(transport)
+        if self._book.enter(self):
+            self._book.heads[self] = self._book.now_s()
+        else:
+            detail = "no more connections are taken (MAX_CONNECTIONS)"
+            self._refuse(Problem(Code.TOO_MANY_CONNECTIONS, detail, (retry_after(1),)))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone, or we are done with it."""
+        self._book.leave(self)
+        super().connection_lost(exc)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override] # uvicorn returns nothing
+        """The client sends no more. An answer that is due is still sent: half-closing is allowed (RFC 9112 §9.6)."""
+        if self._answer_is_due() and not self.cycle.more_body:
+            self.cycle.keep_alive = False
+            return True
+        return None
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request, or of several."""
+        self._unset_keepalive_if_required()
+        if self._deaf:
+            return
+        self._book.idle.pop(self, None)
+        was_in_head = self._in_head
+        self._fed_bytes = len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._deaf = True  # what follows is another protocol, which nobody speaks here
+        except httptools.HttpParserError as error:
+            oversize = isinstance(error.__context__, _HeadTooLargeError)
+            self._cannot_go_on(self._head_too_large() if oversize else Problem(Code.INVALID_HTTP, str(error)))
+        else:
+            self._watch_head(len(data) if was_in_head else 1)
+
+    def _watch_head(self, size_bytes: int) -> None:
+        book = self._book
+        if not self._in_head and self._answer_is_due():
+            self._head_bytes = 0
+            book.heads.pop(self, None)
+            return
+        self._head_bytes += size_bytes
+        if self._head_bytes > book.head_bytes_max:
+            self._cannot_go_on(self._head_too_large())
+        else:
+            book.heads.setdefault(self, book.now_s())
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        """A request's first byte."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """A request's head is complete: the application takes over."""
+        if self._head_bytes + self._fed_bytes > self._book.head_bytes_max:
+            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if size > self._book.head_bytes_max:
+                raise _HeadTooLargeError
+        super().on_headers_complete()
+        self._in_head = False
+        if self._book.last_requests or self.parser.should_upgrade():  # after an upgrade the parser reads nothing
+            self.cycle.keep_alive = False
+
+    # What uvicorn calls
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._last = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """An answer is out."""
+        super().on_response_complete()
+        if self.transport.get_write_buffer_size():
+            self._book.unflushed.setdefault(self, self._book.now_s())
+        if not self._answer_is_due() and not self._head_bytes and not self.transport.is_closing():
+            self._book.idle[self] = self._book.now_s()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing came for the whole of KEEP_ALIVE_S."""
+        if not self.transport.is_closing():
+            self._book.drop(self, "idle")
+
+    def shutdown(self) -> None:
+        """The server stops: the answers that are due are the last."""
+        if self._answer_is_due():
+            self._end_after_answers()
+        else:
+            self.close()
+
+    # How a connection ends
+
+    def head_is_late(self) -> None:
+        """The head has had its time. A client that has said nothing at all gets no answer either."""
+        if self._head_bytes:
+            detail = f"the head took longer than {self._book.head_deadline_s:g} s"
+            self._cannot_go_on(Problem(Code.HEAD_TIMEOUT, detail))
+        else:
+            self.close()
+
+    def holds_output(self) -> bool:
+        """Whether something waits that the client does not take, an answer or the end of the connection."""
+        return self._deaf or self.transport.get_write_buffer_size() > 0
+
+    def close(self) -> None:
+        """Close once what was written has gone out; soon, whatever the client does."""
+        self._deaf = True
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self._book.unflushed.setdefault(self, self._book.now_s())
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer in place of the application, and end the connection.
+
+        What still comes is read and dropped until the client closes: closing over unread bytes would reset the
+        connection, and the answer would be lost.
+        """
+        request_id = os.urandom(16).hex()
+        body = problem.body(request_id)
+        self._book.refusals.tell(problem, request_id, self._book.now_s())
+        headers = [
+            (b"content-type", MEDIA_TYPE),
+            (b"x-request-id", request_id.encode("ascii")),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+            *problem.headers,
+        ]
+        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+        self._deaf = True
+        self._book.heads.pop(self, None)
+        self.transport.write(b"".join((STATUS_LINE[problem.status_code], lines, b"\r\n", body)))
+        if self._book.may_linger():
+            self.transport.write_eof()
+            self._book.unflushed.setdefault(self, self._book.now_s())
+        else:
+            self.transport.close()
+
+    def _cannot_go_on(self, problem: Problem) -> None:
+        """The connection's bytes make no sense from here on.
+
+        An answer that is still due belongs to an earlier request, whose payloads are being written: that client must
+        not hear a 400 in its place. It gets its own, and then the connection ends.
+        """
+        self._deaf = True
+        self._book.heads.pop(self, None)
+        if not self._answer_is_due():
+            self._refuse(problem)
+        elif self.cycle is not self._last:  # one that waits behind others: it is not even begun
+            if self.cycle.more_body:
+                self.pipeline.popleft()
+            self._end_after_answers()
+        elif self.cycle.more_body:  # its own body is what makes no sense
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if self.cycle.response_started:
+                self.close()
+            else:
+                self._refuse(problem)
+        else:
+            self._end_after_answers()
+
+    def _end_after_answers(self) -> None:
+        last = self.pipeline[0][0] if self.pipeline else self._last
+        if last is not None:
+            last.keep_alive = False
+
+    def _answer_is_due(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _head_too_large(self) -> Problem:
+        return Problem(Code.HEAD_TOO_LARGE, f"the head is over {self._book.head_bytes_max} bytes (MAX_HEAD_BYTES)")
+
+
+class _HeadTooLargeError(Exception):
+    """Raised inside a callback of the parser, to stop it."""
