@@ -3,6 +3,7 @@
 import hashlib
 import json
 import traceback
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -171,3 +172,10 @@ def test_every_secret_finds_its_own_name(secrets: dict[str, bytes]) -> None:
     tokens = Tokens.parse(text)
     found = {name: tokens.find(secret) for name, secret in secrets.items()}
     assert {name: token and token.name for name, token in found.items()} == {name: name for name in secrets}
+
+
+def test_the_file_that_the_docs_show_is_one() -> None:
+    """The example of docs/operations/tokens.md, as it stands there."""
+    page = (Path(__file__).parents[2] / "docs/operations/tokens.md").read_text("utf-8")
+    example = page.split("```json\n", 1)[1].split("```", 1)[0]
+    assert Tokens.parse(example.encode()).names == {"acme", "beta"}
