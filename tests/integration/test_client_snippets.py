@@ -212,6 +212,16 @@ def test_a_refusal_before_the_body_is_read_is_heard(program: Program) -> None:
     assert len(stand.arrivals) == 1
 
 
+@pytest.mark.parametrize("page", [(200, "text/html"), (403, "text/html"), (200, "application/json")], ids=str)
+def test_what_is_not_spillways_is_no_success(program: Program, page: tuple[int, str]) -> None:
+    """A login page that says 200, a gateway's 403: exit 1, and what was said is shown."""
+    status, content_type = page
+    with ScriptedIngest([Reply(status, b'{"please": "log in"}', {"Content-Type": content_type})]) as stand:
+        ended = program.run(stand.url)
+    assert (ended.code, ended.output, len(stand.arrivals)) == (1, "", 1)
+    assert str(status) in ended.errors or "ids" in ended.errors
+
+
 def test_it_gives_up_where_retry_after_lies_behind_its_deadline(program: Program) -> None:
     """At once, with the code, the detail and the key; standard output stays empty."""
     with ScriptedIngest([refusal(Code.KAFKA_UNAVAILABLE, "no broker answers", retry_after_s=3600)]) as stand:
