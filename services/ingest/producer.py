@@ -28,7 +28,6 @@ from shared.telemetry import IngestMetrics
 logger = logging.getLogger("spillway.ingest.producer")
 
 KAFKA, TOPIC = "kafka", "topic"  # this module's readiness conditions
-_TICK_S = 1.0
 _IDLE_ASK_S = 5.0  # between two questions to the brokers while nothing is amiss
 _ASK_BOUND_S = 2.0
 _STOP_BOUND_S = 3.0
@@ -46,6 +45,7 @@ class KafkaLink:
         connect: opens a connection for questions.
         readiness: gets the conditions KAFKA and TOPIC.
         metrics: gets the replacements.
+        tick_s: between two looks at how things are.
 
     """
 
@@ -57,8 +57,10 @@ class KafkaLink:
         connect: Connect,
         readiness: Readiness,
         metrics: IngestMetrics,
+        tick_s: float = 1.0,
     ) -> None:
         self._settings = settings
+        self._tick_s = tick_s
         self._make_producer = make_producer
         self._readiness = readiness
         self._metrics = metrics
@@ -147,7 +149,7 @@ class KafkaLink:
         """Return when the producer must be replaced, and why."""
         self.moved()
         while self._broken is None:
-            await asyncio.sleep(_TICK_S)
+            await asyncio.sleep(self._tick_s)
             urgent = self._kafka_refusal is not None or troubled()
             if urgent or self._facts_due() or time.monotonic() - self._answered_at >= _IDLE_ASK_S:
                 await self._ask_round(urgent=urgent)
@@ -163,7 +165,7 @@ class KafkaLink:
     @property
     def _wedged_after_s(self) -> float:
         """One produce behind another to the same broker is no wedge; each has its own time-out."""
-        return max(self._settings.kafka_replace_after_s, 2 * self._settings.kafka_produce_timeout_s + _TICK_S)
+        return max(self._settings.kafka_replace_after_s, 2 * self._settings.kafka_produce_timeout_s + self._tick_s)
 
     async def _ask_round(self, *, urgent: bool) -> None:
         """Ask all known brokers. Silence counts only while collections wait in vain too: a broker may be slow; a plain
