@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError, UnknownTopicOrPartitionError
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from services.ingest.batching import Part, PartitionQueue, Submission, Written
 from services.ingest.outcome import Verdict, judge
@@ -140,7 +141,7 @@ class PartitionWriter:
         finally:
             self._sent = []
 
-    async def _send(self, producer: AIOKafkaProducer, batch: object) -> Exception | None:
+    async def _send(self, producer: AIOKafkaProducer, batch: BatchBuilder) -> Exception | None:
         started_s = self._loop.time()
         try:
             # A time-out here strikes before the client has taken the batch: afterwards it awaits nothing.
@@ -160,6 +161,9 @@ class PartitionWriter:
         self._link.moved()
         self._metrics.ack_seconds.observe(self._loop.time() - started_s)
         outcome: Exception | None = acked.exception()
+        if outcome is None:
+            self._metrics.batch_records.observe(batch.record_count())
+            self._metrics.batch_bytes.observe(batch.size())
         return outcome
 
     async def _deliver_apart(self, parts: list[Part]) -> None:
@@ -209,7 +213,7 @@ class PartitionWriter:
             producer.client.force_metadata_update()
 
 
-def _build(producer: AIOKafkaProducer, parts: Iterable[Part]) -> object:
+def _build(producer: AIOKafkaProducer, parts: Iterable[Part]) -> BatchBuilder:
     batch = producer.create_batch()
     append = batch.append
     for part in parts:

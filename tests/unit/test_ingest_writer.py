@@ -32,7 +32,8 @@ class Bench:
     def __init__(self) -> None:
         self.client = ScriptedClient()
         self.link = Link(self.client)
-        metrics = IngestMetrics(CollectorRegistry())
+        self.registry = CollectorRegistry()
+        metrics = IngestMetrics(self.registry)
         self.writer = PartitionWriter(0, self.link, IngestSettings(), metrics)  # type: ignore[arg-type]
 
     def push(self, *sizes: int, deadline_s: float = 1e12, request_id: str = "") -> Told:
@@ -242,3 +243,17 @@ async def test_a_failed_batch_names_its_requests(caplog: pytest.LogCaptureFixtur
     (line,) = [record for record in caplog.records if record.message == "a batch failed"]
     assert vars(line)["request_ids"] == [f"request-{number}" for number in range(5)]
     assert vars(line)["collections"] == 7
+
+
+async def test_what_is_acked_is_measured() -> None:
+    """Records and bytes of a batch are counted with its ack, and not with a try that failed."""
+    async with bench() as b:
+        told = b.push(10, 20, 30)
+        await b.client.answer(NotLeaderForPartitionError(), None)
+        assert await codes(told) == [""]
+        value = b.registry.get_sample_value
+        assert (value("spillway_ingest_batch_records_count"), value("spillway_ingest_batch_records_sum")) == (1, 3)
+        size = value("spillway_ingest_batch_bytes_sum")
+        assert value("spillway_ingest_batch_bytes_count") == 1
+        assert size is not None
+        assert 60 < size < 300
