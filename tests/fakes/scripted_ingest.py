@@ -21,6 +21,7 @@ from tests.harness.http_client import request
 
 _ACCEPTED = "application/json"
 _UPSTREAM_TIMEOUT_S = 30
+_PASSED_ON = ("Authorization", "Content-Type", "Idempotency-Key")
 _LINGER_S = 2.0  # ingest's own
 _NO_LINGER = struct.pack("ii", 1, 0)  # a close that is a reset
 
@@ -48,6 +49,8 @@ class Lost(Enum):
     """The connection is reset once the request has been read."""
     CUT = auto()
     """A 200 begins, and the connection is reset in the middle of it."""
+    SHORT = auto()
+    """A 200 begins, and the connection is closed in the middle of it, in good order."""
     HANG = auto()
     """Nothing comes until the stand is closed."""
     WRITTEN = auto()
@@ -134,6 +137,10 @@ class ScriptedIngest:
         match step:
             case Lost.CUT:
                 handler.send(reply, cut_at=len(reply.body) // 2)
+                handler.reset()
+            case Lost.SHORT:
+                handler.send(reply, cut_at=len(reply.body) // 2)
+                handler.close_connection = True
             case Lost():
                 handler.reset()
             case _:
@@ -143,9 +150,7 @@ class ScriptedIngest:
         if isinstance(step, Reply):
             return step
         if self._upstream is not None and step in {None, Lost.WRITTEN}:
-            kept = {
-                name: value for name, value in arrival.headers.items() if name not in {"host", "connection", "expect"}
-            }
+            kept = {name: arrival.headers[name.lower()] for name in _PASSED_ON if name.lower() in arrival.headers}
             answer = request(self._upstream, arrival.body, headers=kept, timeout_s=_UPSTREAM_TIMEOUT_S)
             return Reply(answer.status, answer.body, {"Content-Type": answer.headers["content-type"]})
         ids = accepted_ids(arrival.headers.get("idempotency-key", ""), len(json.loads(arrival.body)["data"]))
@@ -176,15 +181,13 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers["Content-Length"]))
 
     def send(self, reply: Reply, *, cut_at: int | None = None) -> None:
-        """Answer; with `cut_at`, only so many bytes of the body, and a reset."""
+        """Answer; with `cut_at`, only so many bytes of the body."""
         self.send_response(reply.status)
         for name, value in {**reply.headers, "Content-Length": str(len(reply.body))}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(reply.body[:cut_at])
         self.wfile.flush()
-        if cut_at is not None:
-            self.reset()
 
     def reset(self) -> None:
         """Reset the connection."""

@@ -1,6 +1,7 @@
 """The programs of docs/clients.md, as printed there: what they send, how they retry, when and how they give up."""
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -8,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from aiokafka.structs import ConsumerRecord
 
 from services.ingest.problems import Code
 from services.ingest.settings import IngestSettings
@@ -160,11 +163,11 @@ TROUBLE: dict[str, list[Step]] = {
         Lost.CUT,
         refusal(Code.QUOTA_SPENT, "too many requests"),
     ],
-    "dropped-error-proxy-stalled": [
+    "short-stalled": [Lost.SHORT, refusal(Code.BODY_TIMEOUT, "the body was slow")],
+    "dropped-error-proxy": [
         Lost.DROP,
         refusal(Code.INTERNAL_ERROR, "something went wrong"),
         Reply(502, b"<html>Bad Gateway</html>", {"Content-Type": "text/html"}),
-        refusal(Code.BODY_TIMEOUT, "the body was slow"),
     ],
 }
 
@@ -310,17 +313,40 @@ def stored(topic: Topic, ids: list[str]) -> list[bytes | None]:
     """The values of the records with these ids, in their order. A record that lies there twice must be the same."""
     found: dict[str, set[bytes | None]] = {}
     for record in topic.records():
-        found.setdefault(dict(record.headers)["spillway-id"].decode(), set()).add(record.value)
+        found.setdefault(id_of(record), set()).add(record.value)
     assert all(len(found.get(item, ())) == 1 for item in ids)
     return [next(iter(found[item])) for item in ids]
 
 
+def id_of(record: ConsumerRecord[bytes | None, bytes | None]) -> str:
+    raw: bytes = dict(record.headers)["spillway-id"]
+    return raw.decode()
+
+
+def ids_of(key: str) -> list[str]:
+    """The ids that the contract gives to the payloads of BODY under this key."""
+    return [f"{key}-{index}-{hashlib.sha256(value).hexdigest()[:8]}" for index, value in enumerate(PAYLOADS)]
+
+
 def test_a_real_ingest_takes_it(program: Program, ingest: IngestTier, topic: Topic) -> None:
-    """Exit 0, and the printed ids are those of records with exactly the payloads' bytes."""
+    """Exit 0; the printed ids are those of records with exactly the payloads' bytes, and begin with the key."""
     ended = program.run(ingest.collections_url)
     assert ended.code == 0, ended
     ids = ids_in(ended.output)
+    assert ids == ids_of(ids[0][:36])
     assert stored(topic, ids) == PAYLOADS
+
+
+def test_an_answer_that_is_lost_makes_no_second_payload(program: Program, ingest: IngestTier, topic: Topic) -> None:
+    """The first try was written and its answer never came: the second gives the ids of the records that are there."""
+    with ScriptedIngest([Lost.WRITTEN], upstream=ingest.collections_url) as between:
+        ended = program.run(between.url)
+    assert ended.code == 0, ended
+    key = assert_one_request_repeated(between, 2)
+    assert ids_in(ended.output) == ids_of(key)
+    assert stored(topic, ids_of(key)) == PAYLOADS
+    under_the_key = Counter(item for item in map(id_of, topic.records()) if item.startswith(key))
+    assert under_the_key == dict.fromkeys(ids_of(key), 2)
 
 
 def test_a_real_ingest_refuses_it(program: Program, ingest: IngestTier) -> None:
