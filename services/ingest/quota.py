@@ -111,4 +111,4 @@ class _Bucket:
         held = self.capacity - max(0.0, self.full_at_s - now_s) * self.rate
         self.rate = rate
         self.capacity = max(1.0, rate * burst_s)
-        self.full_at_s = now_s + (self.capacity - min(held, self.capacity)) / rate
+        self.full_at_s = now_s + (self.capacity - held) / rate  # in the past where more is held than fits: full
