@@ -41,13 +41,22 @@ def sizes() -> Sizes:
 
 
 @pytest.fixture(scope="module")
-def ingest(kafka: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+def ingest_settings() -> dict[str, str]:
+    """What this module's ingest is told beside the limits; a module may say more."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def ingest(
+    kafka: Broker, tmp_path_factory: pytest.TempPathFactory, ingest_settings: dict[str, str]
+) -> Iterator[Target]:
     """A running ingest with a topic that only this module's cases reach."""
     topic = Topic(kafka.bootstrap_servers, f"fuzz-{free_port()}", 2)
     topic.create()
     processes = Processes(tmp_path_factory.mktemp("ingest"))
     try:
-        tier = start_ingest(processes, topic, {"MAX_ITEMS": str(ITEMS_MAX), "MAX_BODY_BYTES": "4194304"})
+        limits = {"MAX_ITEMS": str(ITEMS_MAX), "MAX_BODY_BYTES": "4194304"}
+        tier = start_ingest(processes, topic, {**limits, **ingest_settings})
         tier.wait_ready()
         with contextlib.closing(Target(tier, topic)) as target:
             yield target
