@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -217,13 +217,19 @@ class _Record:
 
 
 def judge_log(answers: Answers, topic: Topic) -> Verdict:
-    """Compare what clients were told with every record of the topic, asked from the broker itself."""
+    """Compare what clients were told with every record of the topic, asked from the broker itself.
+
+    Bytes under two ids, which would be two objects, count as `second_key`: each is one payload of one Idempotency-Key.
+    """
     found: dict[str, list[_Record]] = defaultdict(list)
+    ids: dict[bytes, set[str]] = defaultdict(set)
     for record in topic.records():
         headers = dict(record.headers)
         if CANARY not in headers:
-            found[headers["spillway-id"].decode()].append(_Record(record.value or b"", record.offset + 1))
-    return judge(answers, found)
+            record_id, body = headers["spillway-id"].decode(), record.value or b""
+            found[record_id].append(_Record(body, record.offset + 1))
+            ids[body].add(record_id)
+    return replace(judge(answers, found), second_key=[min(several) for several in ids.values() if len(several) > 1])
 
 
 def settle(tier: IngestTier, topic: Topic, *clients: RuleFollowers) -> Verdict:
