@@ -25,6 +25,7 @@ SWEEP_S = 0.25
 FLUSH_S = 5.0
 """Seconds that a client has to take an answer whole, and to close after its last one."""
 
+_UPGRADING = frozenset((b"upgrade", b"connection", b"http2-settings"))
 _LINGERING_MAX = 128  # connections above the bound that may stay to read their 503
 
 
@@ -130,6 +131,7 @@ class IngestProtocol(HttpToolsProtocol):
         self._in_head = True  # a head has begun, or nothing has yet
         self._head_bytes = 0  # of the head under way, as far as whole reads belong to it
         self._fed_bytes = 0  # of the read that the parser is at
+        self._head_ended = False  # a head was completed in this read
         self._last: RequestResponseCycle | None = None  # the request whose application was started last
         self._deaf = False  # nothing that still comes is looked at
 
@@ -164,15 +166,28 @@ class IngestProtocol(HttpToolsProtocol):
         self._book.idle.pop(self, None)
         was_in_head = self._in_head
         self._fed_bytes = len(data)
+        self._head_ended = False
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._deaf = True  # what follows is another protocol, which nobody speaks here
+        except httptools.HttpParserUpgrade as stopped:
+            self._decline_upgrade(data[stopped.args[0] :])
         except httptools.HttpParserError as error:
             oversize = isinstance(error.__context__, _HeadTooLargeError)
             self._cannot_go_on(self._head_too_large() if oversize else Problem(Code.INVALID_HTTP, str(error)))
         else:
-            self._watch_head(len(data) if was_in_head else 1)
+            self._watch_head(len(data) if was_in_head and not self._head_ended else 1)
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Read the request as if nothing had been offered, which its sender must expect (RFC 9110 §7.8).
+
+        The parser takes what follows such a head for another protocol, also the body of a POST. Java's HttpClient
+        offers h2c with its first request.
+        """
+        lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] not in _UPGRADING]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
 
     def _watch_head(self, size_bytes: int) -> None:
         book = self._book
@@ -199,10 +214,18 @@ class IngestProtocol(HttpToolsProtocol):
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > self._book.head_bytes_max:
                 raise _HeadTooLargeError
+        self._head_ended = True
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            return  # the parser stops now, and this head is read again
         super().on_headers_complete()
         self._in_head = False
-        if self._book.last_requests or self.parser.should_upgrade():  # after an upgrade the parser reads nothing
+        if self._book.last_requests:
             self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        """A request's last byte."""
+        if not self._in_head:
+            super().on_message_complete()
 
     # What uvicorn calls
 

@@ -1,5 +1,6 @@
 """The one way a test waits: a condition with a deadline. Nothing in the test house sleeps for a fixed time."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -28,6 +29,23 @@ def until(condition: Callable[[], T], what: str, *, deadline_s: float, every_s: 
         if time.monotonic() >= end:
             raise AssertionError(f"waited {deadline_s} s for {what}; the last answer was {answer!r}")
         time.sleep(every_s)
+
+
+async def eventually(condition: Callable[[], T], what: str, *, deadline_s: float = 20, every_s: float = 0.01) -> T:
+    """`until`, for a test whose own event loop makes the condition true.
+
+    Raises:
+        AssertionError: the deadline passed; names what was waited for and the last answer.
+
+    """
+    end = time.monotonic() + deadline_s
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        if time.monotonic() >= end:
+            raise AssertionError(f"waited {deadline_s} s for {what}; the last answer was {answer!r}")
+        await asyncio.sleep(every_s)
 
 
 def never(condition: Callable[[], object], what: str, *, for_s: float, every_s: float = 0.1) -> None:
