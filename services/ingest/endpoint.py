@@ -114,12 +114,12 @@ class CollectionsEndpoint:
             collection = parse(data, self._items_max)
         except InvalidCollectionError as error:
             raise RefusedError(Problem(_INVALID[error.code], error.detail)) from None
+        size_bytes = len(data)
+        del data  # the payloads are copies: else each collection waited for its ack twice in memory
         if token is None and self._access.required:
             token = self._access.identify(collection.token.encode() if collection.token else None)
         if token is None:
             return await self._write(collection, self._folder, collection_id, head, request_id, body)
-        size_bytes = len(data)
-        del data
         body.owned_by(token.name)
         self._access.take(token, size_bytes, self._loop.time())
         try:
