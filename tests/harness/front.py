@@ -38,10 +38,13 @@ class Front:
     server: IngestServer
     registry: CollectorRegistry
     submitted: list[Submission] = field(default_factory=list)
+    clients: list[RawClient] = field(default_factory=list)  # closed at the end
 
     async def connect(self) -> RawClient:
         """A new connection."""
-        return await RawClient.connect(self.port)
+        client = await RawClient.connect(self.port)
+        self.clients.append(client)
+        return client
 
     def metric(self, name: str, **labels: str) -> float:
         """One series, 0 where it is absent."""
@@ -91,9 +94,12 @@ async def front(
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         sweeping = group.create_task(connections.run())
         serving = group.create_task(server.serve(sockets=[sock]))
+        served = Front(sock.getsockname()[1], admission, server, registry, seen)
         try:
-            yield Front(sock.getsockname()[1], admission, server, registry, seen)
+            yield served
         finally:
+            for client in served.clients:
+                client.writer.close()
             server.should_exit = True
             await asyncio.wait({serving})
             sweeping.cancel()

@@ -1,0 +1,163 @@
+"""Bodies on their way in, over real sockets: compressed, too large, too slow, too many, and never at others' cost."""
+
+import asyncio
+import gzip
+from collections.abc import Callable
+
+import pytest
+
+from services.ingest.batching import Submission
+from services.ingest.body import SLOW_AFTER_S
+from services.ingest.decompression import zstd
+from services.ingest.problems import Problem
+from tests.harness.front import Front, front
+from tests.harness.raw_http import RawClient, post
+from tests.harness.waiting import eventually
+
+BODY = b'{"version":"1","data":[{"a":1},"x"]}'
+MAX_BODY = 1024 * 1024
+SMALL = {"max_body_bytes": MAX_BODY, "max_in_flight_bytes": 4 * MAX_BODY}
+PACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstd.compress}
+
+
+def packed(coding: str, body: bytes) -> bytes:
+    return post(PACK[coding](body), f"Content-Encoding: {coding}")
+
+
+def large(size: int) -> bytes:
+    return b'{"version":"1","data":["' + b"x" * (size - 27) + b'"]}'
+
+
+@pytest.mark.parametrize("coding", PACK)
+@pytest.mark.parametrize("body", [BODY, large(MAX_BODY)], ids=["small", "at the limit"])
+async def test_compressed_bodies_are_taken_byte_for_byte(coding: str, body: bytes) -> None:
+    """What was compressed is what is submitted; afterwards nothing is reserved."""
+    async with front(SMALL) as served, await served.connect() as client:
+        assert (await client.ask(packed(coding, body))).status == 200
+        assert (await client.ask(post(body))).status == 200
+        assert served.submitted[0].values == served.submitted[1].values
+        assert served.admission.in_flight_bytes == 0
+
+
+@pytest.mark.parametrize("coding", PACK)
+async def test_a_bomb_stops_at_the_limit(coding: str) -> None:
+    """A gigabyte in a small body: 413 at MAX_BODY_BYTES, and the connection goes on."""
+    bomb = packed(coding, b'{"version":"1","data":["' + bytes(64 * MAX_BODY))
+    async with front(SMALL) as served, await served.connect() as client:
+        answer = await client.ask(bomb)
+        assert (answer.status, answer.code) == (413, "decoded_body_too_large")
+        assert "MAX_BODY_BYTES" in answer.document["detail"]
+        assert (await client.ask(post(BODY))).status == 200
+        assert served.admission.in_flight_bytes == 0
+
+
+@pytest.mark.parametrize("coding", PACK)
+@pytest.mark.parametrize("spoil", [lambda b: b[:-3], lambda b: b + b"x", lambda _: b"", lambda _: BODY])
+async def test_a_broken_compression_is_a_400(coding: str, spoil: Callable[[bytes], bytes]) -> None:
+    """Cut short, followed by something, empty, or not compressed at all."""
+    async with front(SMALL) as served, await served.connect() as client:
+        answer = await client.ask(post(spoil(PACK[coding](BODY)), f"Content-Encoding: {coding}"))
+        assert (answer.status, answer.code) == (400, "invalid_encoding")
+    assert served.submitted == []
+
+
+async def test_a_compressed_body_over_the_wire_limit_is_not_read() -> None:
+    """The limit holds for what is sent, too."""
+    async with front(SMALL) as served, await served.connect() as client:
+        answer = await client.ask(post(b"", "Content-Encoding: gzip", length=MAX_BODY + 1))
+        assert (answer.status, answer.code) == (413, "body_too_large")
+
+
+async def test_many_payloads_of_a_byte_cost_what_they_take_in_memory() -> None:
+    """A payload of one byte is a record of three hundred: that is what its body reserves."""
+    many = b'{"version":"1","data":[' + b",".join([b"1"] * 9000) + b"]}"
+    held: list[Submission] = []
+
+    def hold(submission: Submission) -> Problem | None:
+        held.append(submission)
+        return None
+
+    async with front(SMALL, submit=hold) as served:
+        async with await served.connect() as one, await served.connect() as two:
+            await one.send(post(many))
+            await eventually(lambda: held, "the first")
+            assert served.admission.in_flight_bytes > 9000 * 200
+            answer = await two.ask(post(many))
+            assert (answer.status, answer.code) == (503, "overloaded")
+            held[0].settle(None)
+            assert (await one.answer()).status == 200
+        assert served.admission.in_flight_bytes == 0
+
+
+async def stall(served: Front, sent: int) -> RawClient:
+    """A client that announces the largest body, sends so much of it, and stays."""
+    client = await served.connect()
+    await client.send(post(b"x" * sent, length=MAX_BODY))
+    return client
+
+
+async def test_announcements_hold_nothing() -> None:
+    """Fifty clients that announce the largest body and send a byte: others have all the room."""
+    async with front(SMALL) as served:
+        for _ in range(50):
+            await stall(served, 1)
+        await eventually(lambda: served.admission.in_flight_bytes == 50, "a byte of each")
+        async with await served.connect() as good:
+            assert (await good.ask(post(large(MAX_BODY)))).status == 200
+
+
+async def test_slow_bodies_give_way_when_there_is_no_room() -> None:
+    """Four clients fill the budget and stall: whoever comes after SLOW_AFTER_S gets the room of the oldest of them."""
+    async with front(SMALL) as served:
+        stalled = [await stall(served, MAX_BODY - 1) for _ in range(4)]
+        await eventually(lambda: served.admission.in_flight_bytes == 4 * (MAX_BODY - 1), "a full house")
+        asked_at = asyncio.get_running_loop().time()
+        answer = await (await served.connect()).ask(post(BODY))
+        assert (answer.status, answer.code) == (503, "overloaded")
+        while answer.status == 503:
+            assert asyncio.get_running_loop().time() - asked_at < 10 * SLOW_AFTER_S
+            answer = await (await served.connect()).ask(post(BODY))
+        assert answer.status == 200
+        sent_away = await stalled[0].answer()
+        assert (sent_away.status, sent_away.code) == (408, "body_timeout")
+        assert sent_away.document["outcome"] == "not_written"
+
+
+async def test_a_body_has_a_deadline() -> None:
+    """A body that drips is a 408 at BODY_DEADLINE_S, and the connection ends."""
+    async with front({**SMALL, "body_deadline_s": 0.5}) as served, await served.connect() as client:
+        await client.send(post(BODY[:5], length=len(BODY)))
+        for byte in BODY[5:9]:
+            await client.send(bytes([byte]))
+            await asyncio.sleep(0.02)  # the pace of the client
+        answer = await client.answer()
+        assert (answer.status, answer.code) == (408, "body_timeout")
+        assert await client.ended() == b""
+        assert served.admission.in_flight_bytes == 0
+
+
+async def test_an_answered_client_cannot_stay_by_dripping() -> None:
+    """After a refusal that left the body unread the connection ends within a few seconds, whatever still comes."""
+    async with front(SMALL) as served, await served.connect() as client:
+        await client.send(post(b"x", "Content-Type: text/plain", length=MAX_BODY))
+        assert (await client.answer()).status == 415
+
+        async def drip() -> None:
+            while True:
+                await client.send(b"x")
+                await asyncio.sleep(0.05)  # the pace of the client
+
+        dripping = asyncio.create_task(drip())
+        assert await client.ended() == b""
+        dripping.cancel()
+        await asyncio.wait({dripping})
+
+
+async def test_an_early_refusal_reaches_a_client_that_is_still_sending() -> None:
+    """A client that sends all of its body before it listens hears its 415 and is not reset."""
+    body = b"x" * (8 * MAX_BODY)
+    async with front({"max_body_bytes": 16 * MAX_BODY}) as served, await served.connect() as client:
+        await client.send(post(body, "Content-Type: text/plain"))
+        answer = await client.answer()
+        assert (answer.status, answer.code) == (415, "unsupported_media_type")
+        assert await client.ended() == b""
