@@ -32,6 +32,17 @@ AWAY: dict[str, tuple[Callable[[EmbeddedKafka], None], Callable[[EmbeddedKafka],
 }
 """How it goes, how it comes back, and what may be told."""
 
+BUDGET_BYTES = 64 * 1024 * 1024
+"""MAX_IN_FLIGHT_BYTES as it is by default."""
+
+BEYOND_BUDGET_BYTES = 56 * 1024 * 1024
+"""What ingest takes beyond it: a batch a partition, built and encoded, and what the sockets of 140 clients hold whose
+bodies are not read. Measured: 28 to 40 MiB.
+"""
+
+LARGE_BYTES = 900_000
+"""A payload near the largest that the topic takes."""
+
 
 @pytest.fixture
 def topic(own_kafka: EmbeddedKafka, make_topic: Callable[..., Topic]) -> Topic:
@@ -74,6 +85,24 @@ def test_the_broker_goes_and_comes_back(
         settle(tier, topic, clients)
     assert set(clients.codes()) <= allowed
     assert clients.codes(refused_s)[""] > 0
+
+
+def test_memory_is_bounded(own_kafka: EmbeddedKafka, topic: Topic, tier: IngestTier) -> None:
+    """Twice as much is posted at once as MAX_IN_FLIGHT_BYTES allows, and Kafka freezes over it: ingest grows by that
+    budget and a constant, answers every client, and goes on.
+    """
+    with RuleFollowers(tier, clients=2 * BUDGET_BYTES // LARGE_BYTES, items=1, size=LARGE_BYTES, every_s=1) as clients:
+        clients.wait_accepted("the first answers", deadline_s=30, more=20)
+        frozen_s = time.monotonic()
+        own_kafka.freeze()
+        try:
+            until(lambda: clients.codes(frozen_s)["kafka_unavailable"] > 100, "refusals", deadline_s=30)
+        finally:
+            own_kafka.thaw()
+        reopens(clients, topic)
+        settle(tier, topic, clients, growth_max_bytes=BUDGET_BYTES + BEYOND_BUDGET_BYTES)
+    assert "overloaded" in clients.codes()
+    assert set(clients.codes()) <= {"", "overloaded", "kafka_unavailable", "outcome_unknown"}
 
 
 def test_a_full_disk(own_kafka: EmbeddedKafka, topic: Topic, tier: IngestTier) -> None:

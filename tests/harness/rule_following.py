@@ -232,7 +232,9 @@ def judge_log(answers: Answers, topic: Topic) -> Verdict:
     return replace(judge(answers, found), second_key=[min(several) for several in ids.values() if len(several) > 1])
 
 
-def settle(tier: IngestTier, topic: Topic, *clients: RuleFollowers) -> Verdict:
+def settle(
+    tier: IngestTier, topic: Topic, *clients: RuleFollowers, growth_max_bytes: int = GROWTH_MAX_BYTES
+) -> Verdict:
     """End the clients, who share their answers, once each has its 200, and judge all that every fault test promises.
 
     Raises:
@@ -246,6 +248,6 @@ def settle(tier: IngestTier, topic: Topic, *clients: RuleFollowers) -> Verdict:
     assert not verdict.faults, f"{verdict}\ntold: {told}"
     assert verdict.accepted > 0
     grown_bytes = max(one.grown_bytes for one in clients)
-    assert grown_bytes < GROWTH_MAX_BYTES, f"ingest grew by {grown_bytes} bytes"
+    assert grown_bytes < growth_max_bytes, f"ingest grew by {grown_bytes} bytes"
     assert tier.process.returncode is None
     return verdict
