@@ -138,7 +138,7 @@ _INSERTIONS = (
 )
 
 
-def _mutate(body: bytes, seed: int, count: int) -> bytes:
+def mutate(body: bytes, seed: int, count: int) -> bytes:
     """Seeded: what hypothesis would draw byte by byte costs it more than the request costs ingest."""
     chance = random.Random(seed)  # noqa: S311 - no secret
     changed = bytearray(body)
@@ -161,8 +161,8 @@ def _mutate(body: bytes, seed: int, count: int) -> bytes:
     return bytes(changed)
 
 
-broken = st.builds(_mutate, collections(), st.integers(0, 2**32), st.integers(1, 4)) | st.builds(
-    _mutate,
+broken = st.builds(mutate, collections(), st.integers(0, 2**32), st.integers(1, 4)) | st.builds(
+    mutate,
     st.just(b'{"version":"1","token":"t","data":[1,"\\ud83d",{"a":"x"}]}'),
     st.integers(0, 2**32),
     st.integers(1, 3),

@@ -39,6 +39,9 @@ class Judgement:
     payloads: tuple[bytes, ...] = ()
 
 
+NOT_THE_CODING = Judgement(Verdict.REFUSE, "not what its content coding says")
+
+
 class _Refusal(Exception):  # noqa: N818 - no error: one of two possible verdicts
     pass
 

@@ -15,6 +15,7 @@ class Sizes:
 
     legal: int
     broken: int
+    packed: int
     documented: int
     forbidden: int
     heads: int
@@ -23,12 +24,14 @@ class Sizes:
     @property
     def form(self) -> str:
         """For the header of the report."""
-        cases = self.legal + self.broken + self.documented + self.forbidden + self.heads
+        cases = self.legal + self.broken + self.packed + self.documented + self.forbidden + self.heads
         return f"{'long' if self is LONG else 'short'} form, {cases} cases"
 
 
-SHORT = Sizes(legal=200, broken=300, documented=60, forbidden=60, heads=200, test_limit_s=120)
-LONG = Sizes(legal=6_000, broken=9_000, documented=1_500, forbidden=1_500, heads=2_000, test_limit_s=1_800)
+SHORT = Sizes(legal=200, broken=300, packed=100, documented=60, forbidden=60, heads=200, test_limit_s=120)
+LONG = Sizes(legal=6_000, broken=9_000, packed=1_000, documented=1_500, forbidden=1_500, heads=2_000, test_limit_s=1800)
+    legal=6_000, broken=9_000, packed=1_000, documented=1_500, forbidden=1_500, heads=2_000, test_limit_s=1_800
+)
 
 
 def chosen() -> Sizes:

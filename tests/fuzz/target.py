@@ -21,8 +21,9 @@ HANG_S = 20
 """Seconds after which no answer is a hang: far more than the deadlines of ingest."""
 
 _PATH = "/v1/collections"
-_PLACE = re.compile(r"\(byte \d+\)|\(between byte \d+ and byte \d+\)|`[^`]+`")
+_PLACE = re.compile(r"\bbyte \d+|`[^`]+`|after \d+ bytes")
 _OF_A_BODY = ("invalid_json", "not_utf8", "invalid_envelope", "duplicate_key", "empty_data", "too_many_items")
+_OF_A_CODING = (*_OF_A_BODY, "invalid_encoding")
 _PROBLEM_KEYS = {"type", "title", "status", "detail", "code", "request_id", "retryable", "outcome"}
 
 
@@ -47,17 +48,20 @@ class Target:
     _asked: int = 0
     _connection: http.client.HTTPConnection | None = None
 
-    def post(self, body: bytes, cuts: Sequence[int] | None = None) -> tuple[str, Answer]:
+    def post(self, body: bytes, cuts: Sequence[int] | None = None, coding: str | None = None) -> tuple[str, Answer]:
         """Post a body as a collection; its request id and the answer.
 
         Args:
             body: of the request.
             cuts: send it chunked, cut at these places, instead of with its length.
+            coding: which one the body is in, if any.
 
         """
         self._asked += 1
         request_id = f"fuzz-{self._asked}"
         headers = {"Content-Type": "application/json", "X-Request-Id": request_id}
+        if coding is not None:
+            headers["Content-Encoding"] = coding
         if self._connection is None:
             parts = urlsplit(self.tier.url)
             self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=HANG_S)
@@ -91,7 +95,7 @@ class Target:
         document = problem_of(answer)
         assert answer.status == 400
         assert judgement.verdict is not Verdict.ACCEPT, f"refused: {document['detail']}"
-        assert document["code"] in _OF_A_BODY
+        assert document["code"] in (_OF_A_CODING if judgement.verdict is Verdict.REFUSE else _OF_A_BODY)
         assert _PLACE.search(document["detail"]), f"names no place: {document['detail']}"
         if judgement.verdict is Verdict.EITHER:
             assert "nested too deeply" in document["detail"]
