@@ -54,6 +54,20 @@ _PARAMETERS: list[dict[str, Any]] = [
         },
     },
     {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": (
+            "A UUIDv7 of the client's, quotes allowed; its time between 2020 and a day from now. It becomes the "
+            "collection's UUID: the same body under the same key has the same ids and the same S3 keys, whenever and "
+            "wherever it is sent again; another body has others"
+        ),
+        "schema": {
+            "type": "string",
+            "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$",
+        },
+    },
+    {
         "name": "X-Request-Id",
         "in": "header",
         "required": False,
@@ -80,7 +94,13 @@ _RETRY_AFTER = {
     "required": True,
     "schema": {"type": "integer", "minimum": 1},
 }
-_HEADERS = {405: {"Allow": _ALLOW}, 429: {"Retry-After": _RETRY_AFTER}, 503: {"Retry-After": _RETRY_AFTER}}
+_CHALLENGE = {"description": "`Bearer`, RFC 6750", "required": True, "schema": {"type": "string"}}
+_HEADERS = {
+    401: {"WWW-Authenticate": _CHALLENGE},
+    405: {"Allow": _ALLOW},
+    429: {"Retry-After": _RETRY_AFTER},
+    503: {"Retry-After": _RETRY_AFTER},
+}
 
 
 def extend(document: dict[str, Any], path: str) -> dict[str, Any]:
@@ -97,6 +117,13 @@ def extend(document: dict[str, Any], path: str) -> dict[str, Any]:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for model in (CollectionRequest, Accepted, ProblemDocument):
         schemas[model.__name__] = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    document["components"]["securitySchemes"] = {
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "Needed where the server has a tokens file; `token` in the body will do, too",
+        }
+    }
     answers: dict[str, Any] = {
         "200": {
             "description": "Every payload has been acknowledged by Kafka",
@@ -120,8 +147,10 @@ def extend(document: dict[str, Any], path: str) -> dict[str, Any]:
             "description": "The answer is 200 only after Kafka has acknowledged every payload (acks=all).",
             "operationId": "post_collection",
             "parameters": _PARAMETERS,
+            "security": [{"bearer": []}, {}],  # none: the token may stand in the body, or nobody needs one
             "requestBody": {
                 "required": True,
+                "description": "May be compressed: `Content-Encoding: gzip` or `zstd`",
                 "content": {
                     "application/json": {
                         "schema": {"$ref": "#/components/schemas/CollectionRequest"},
