@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from services.ingest.problems import Problem
+from services.ingest.problems import Code, Problem
 from shared.record import Header
 
 BATCH_HEADER_BYTES = 61
@@ -29,6 +29,14 @@ def record_overhead_bytes(key: bytes | None, headers: Sequence[Header]) -> int:
     for name, value in headers:
         size += len(name) + len(value)
     return size + len(key) if key else size
+
+
+def record_too_large(index: int, limit_bytes: int) -> Problem:
+    """The refusal of a payload that no record can hold."""
+    return Problem(
+        Code.RECORD_TOO_LARGE,
+        f"payload {index} is larger than the topic takes ({limit_bytes} bytes with headers)",
+    )
 
 
 class Written(Enum):
@@ -76,6 +84,15 @@ class Submission:
         self.written = Written.NOTHING
         self.settled = False
         self._notify = notify
+
+    def too_large(self, batch_bytes_max: int) -> Problem | None:
+        """The refusal, where a payload fits into no record batch of that size (the topic's `max.message.bytes`)."""
+        limit = batch_bytes_max - BATCH_HEADER_BYTES - self.overhead_bytes
+        if self.next or self.left_bytes > limit:  # else all that it has is left, and no single payload can be over it
+            for index, value in enumerate(self.values):
+                if len(value) > limit:
+                    return record_too_large(index, limit)
+        return None
 
     def settle(self, problem: Problem | None) -> None:
         """Answer the request, None for success; a second call does nothing."""

@@ -1,4 +1,4 @@
-"""Asks the brokers, apart from the producer: all of them at the same time, and the first answer wins.
+"""Asks the brokers, apart from the producer: all of them at the same time, and nobody waits for the slow ones.
 
 Owns one connection to each address that it is told to ask, and the questions that are still out on them. The
 producer's own client is no witness of whether Kafka is there: it asks one broker after the other, for a whole request
@@ -7,6 +7,7 @@ connection with a produce waits until that produce is acked. Decides nothing: wh
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ Address = tuple[str, int]
 Connect = Callable[[str, int], Awaitable[AIOKafkaConnection]]
 """Opens one connection to a broker, security and all; its requests have a time-out of their own."""
 
+_GRACE_S = 0.05  # how far behind the first answer another may be to count
 _CLOSE_BOUND_S = 1.0
 
 
@@ -62,7 +64,11 @@ class Brokers:
         self._out: dict[Address, asyncio.Task[Answer]] = {}
 
     async def ask(self, addresses: Collection[Address], bound_s: float) -> Answer:
-        """Ask all these brokers for the topic's metadata; the first answer. Connections to others are closed.
+        """Ask all these brokers for the topic's metadata. Connections to others are closed.
+
+        Returns:
+            The first answer, or one of those right behind it, by chance: the fastest broker may be one that is cut off
+            from the others, whose word is old.
 
         Raises:
             TimeoutError: at least one was silent for `bound_s` seconds, and none answered.
@@ -76,20 +82,23 @@ class Brokers:
                 self._out[address] = asyncio.create_task(self._question(address))
                 self._out[address].add_done_callback(_seen)
         failure: BaseException = TimeoutError("no answer")
-        waiting = {self._out[address]: address for address in addresses}
+        waiting = {self._out[address] for address in addresses}
         try:
             async with asyncio.timeout(bound_s):
                 while waiting:
-                    done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        address = waiting.pop(task)
-                        failed = task.exception()
-                        if failed is None:
-                            return task.result()
-                        failure = failed
+                    done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                    answers = [task.result() for task in done if task.exception() is None]
+                    if answers:
+                        break
+                    failure = done.pop().exception() or failure
+                else:
+                    raise failure
         except TimeoutError:
             raise TimeoutError("no answer") from None
-        raise failure
+        if waiting:
+            done, _ = await asyncio.wait(waiting, timeout=_GRACE_S)
+            answers += [task.result() for task in done if task.exception() is None]
+        return random.choice(answers)  # noqa: S311 - nobody gains by guessing
 
     async def close(self) -> None:
         """End the questions and the connections."""

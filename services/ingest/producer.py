@@ -10,6 +10,7 @@ wedged by one refused batch.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -74,6 +75,7 @@ class KafkaLink:
         self._answered_at = 0.0  # when a broker last answered anything, on the monotonic clock, as the next
         self._moved_at = 0.0  # when a produce last ended in any way, or nothing waited for one
         self._facts_at: float | None = None  # when the topic was looked at; None asks for a new look
+        self._looked = asyncio.Event()  # set by a look, cleared by what asks for one
         self._kafka_refusal: Problem | None = _starting(self._address)
         self._topic_refusal: Problem | None = None
         self._broken: str | None = None  # why the producer must go
@@ -95,6 +97,14 @@ class KafkaLink:
     def recheck_topic(self) -> None:
         """Something hints that the topic has changed: look again soon."""
         self._facts_at = None
+        self._looked.clear()
+
+    async def rechecked(self, bound_s: float) -> None:
+        """Look at the topic again, and wait for it, `bound_s` seconds at most."""
+        self.recheck_topic()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(bound_s):
+                await self._looked.wait()
 
     def replace(self, reason: str) -> None:
         """The producer has failed beyond repair."""
@@ -175,7 +185,7 @@ class KafkaLink:
         if producer is None:
             return
         try:
-            answer = await self._ask(producer, _ASK_BOUND_S)
+            answer = await self._ask(producer, _ASK_BOUND_S, learn=urgent)
         except _FAILURES as error:
             silent_s = time.monotonic() - self._answered_at
             if silent_s >= self._settings.kafka_away_after_s and (urgent or not isinstance(error, TimeoutError)):
@@ -191,11 +201,12 @@ class KafkaLink:
             except _FAILURES as error:  # the last facts stand until a broker tells others
                 logger.warning("the topic's configuration could not be read", extra={"reason": repr(error)})
 
-    async def _ask(self, producer: AIOKafkaProducer, bound_s: float) -> Answer:
-        """The first answer of the brokers that the producer knows; the producer learns it."""
+    async def _ask(self, producer: AIOKafkaProducer, bound_s: float, *, learn: bool = True) -> Answer:
+        """An answer of the brokers that the producer knows; it learns from it who leads what, if it shall."""
         cluster = producer.client.cluster
         answer = await self._known.ask({(broker.host, broker.port) for broker in cluster.brokers()}, bound_s)
-        cluster.update_metadata(answer.response)
+        if learn:
+            cluster.update_metadata(answer.response)
         self._answered_at = time.monotonic()
         return answer
 
@@ -218,6 +229,7 @@ class KafkaLink:
         name = self._settings.kafka_topic
         facts = (await topic_facts(answer, [name]))[name]
         self._facts_at = time.monotonic()
+        self._looked.set()
         if facts.exists:
             self.partitions, self.message_bytes_max = facts.partitions, facts.message_bytes_max
         refusal = _topic_refusal(facts, self._settings.kafka_min_insync)

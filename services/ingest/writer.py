@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError, UnknownTopicOrPartitionError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from services.ingest.batching import Part, PartitionQueue, Submission, Written
+from services.ingest.batching import Part, PartitionQueue, Submission, Written, record_too_large
 from services.ingest.outcome import Verdict, judge
 from services.ingest.problems import Code, Problem
 from services.ingest.producer import KafkaLink
@@ -29,6 +29,7 @@ _STALLED_S = 1.0  # a partition whose produce has waited longer is taken only wh
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 1.0
 _NO_LEADER = {None, -1}  # what the client's metadata say: the partition is unknown, or nobody leads it
 _LOGGED_IDS = 5
+_RECHECK_BOUND_S = 3.0
 
 
 class PartitionWriter:
@@ -114,7 +115,6 @@ class PartitionWriter:
                     await asyncio.sleep(delay_s)
                     delay_s = min(delay_s * 2, _RETRY_MAX_S)
                 case Verdict.TOO_LARGE:
-                    self._link.recheck_topic()
                     await self._deliver_apart(parts)
                     return
                 case Verdict.REFUSED:
@@ -167,17 +167,29 @@ class PartitionWriter:
         return outcome
 
     async def _deliver_apart(self, parts: list[Part]) -> None:
-        """A batch that is too large for the broker: one collection at a time, then one in halves, at last 413."""
+        """A batch that is too large for the broker: one collection at a time, then one in halves, at last 413.
+
+        First the topic is asked what it takes now, so that a collection with one payload too large is refused as a
+        whole: written in part it would be a doubt for ever, however often it is sent again.
+        """
         if len(parts) > 1:
+            self._link.recheck_topic()
             for part in parts:
                 await self._deliver([part])
             return
         part = parts[0]
+        submission = part.submission
+        if submission.written is Written.NOTHING:
+            await self._link.rechecked(_RECHECK_BOUND_S)
+            problem = submission.too_large(self._link.message_bytes_max)
+            if problem is None and part.stop - part.start == 1:
+                problem = record_too_large(part.start, self._link.message_bytes_max)
+            if problem is not None:
+                submission.settle(problem)
+                return
         if part.stop - part.start > 1:
             for half in part.halves():
                 await self._deliver([half])
-        elif part.submission.written is Written.NOTHING:
-            part.submission.settle(too_large(part.start, self._link.message_bytes_max))
         else:
             self._fail(parts, Written.UNKNOWN, f"payload {part.start} is too large for the broker, others were written")
 
@@ -236,14 +248,6 @@ def _too_late(submission: Submission) -> Problem:
         return Problem(Code.OUTCOME_UNKNOWN, "Kafka has not acknowledged the collection by the deadline")
     return Problem(
         Code.KAFKA_UNAVAILABLE, "the collection's turn did not come before the deadline; nothing was written"
-    )
-
-
-def too_large(index: int, limit_bytes: int) -> Problem:
-    """The refusal of a payload that no record can hold."""
-    return Problem(
-        Code.RECORD_TOO_LARGE,
-        f"payload {index} is larger than the topic takes ({limit_bytes} bytes with headers)",
     )
 
 

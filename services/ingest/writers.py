@@ -11,11 +11,11 @@ from operator import attrgetter
 
 from aiokafka.partitioner import murmur2
 
-from services.ingest.batching import BATCH_HEADER_BYTES, Submission
+from services.ingest.batching import Submission
 from services.ingest.problems import Code, Problem
 from services.ingest.producer import KafkaLink
 from services.ingest.settings import IngestSettings
-from services.ingest.writer import PartitionWriter, too_large
+from services.ingest.writer import PartitionWriter
 from shared.telemetry import IngestMetrics
 
 _SWEEP_S = 0.1  # how late an answer at the deadline may be
@@ -51,11 +51,9 @@ class Writers:
         refusal = self._link.refusal
         if refusal is not None:
             return refusal
-        limit = self._link.message_bytes_max - BATCH_HEADER_BYTES - submission.overhead_bytes
-        if submission.left_bytes > limit:  # else no single payload can be over it
-            for index, value in enumerate(submission.values):
-                if len(value) > limit:
-                    return too_large(index, limit)
+        problem = submission.too_large(self._link.message_bytes_max)
+        if problem is not None:
+            return problem
         self._grow()
         chosen = self._choose(submission)
         if isinstance(chosen, Problem):

@@ -93,5 +93,9 @@ class Link:
     def recheck_topic(self) -> None:
         self.rechecks += 1
 
+    async def rechecked(self, bound_s: float) -> None:
+        del bound_s
+        self.rechecks += 1
+
     def replace(self, reason: str) -> None:
         self.broken.append(reason)

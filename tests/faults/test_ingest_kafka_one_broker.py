@@ -179,13 +179,13 @@ def made(topic: Topic) -> bool:
 
 
 def test_a_record_too_large_for_the_broker(topic: Topic, tier: IngestTier) -> None:
-    """`max.message.bytes` is lowered while ingest runs: what is now too large is a 413 and not in the topic, the rest
-    goes on.
+    """`max.message.bytes` is lowered while ingest runs: a collection with a payload that is now too large is a 413 and
+    nothing of it is in the topic, the rest goes on.
     """
     with RuleFollowers(tier, size=300) as clients:
         clients.wait_accepted("the first answers", deadline_s=20, more=5)
         asyncio.run(limit(topic, 2_000))
-        large = [payloads(1, size=4_000) for _ in range(6)]
+        large = [[*payloads(2), *payloads(1, size=4_000), *payloads(1)] for _ in range(6)]
         told = [request(tier.collections_url, envelope(items)) for items in large]
         clients.wait_accepted("the small ones", deadline_s=OPEN_DEADLINE_S, more=20)
         for items in large:

@@ -3,6 +3,7 @@
 Owns their processes. Topics on it have three replicas, of which two must be in sync, as in production.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.local.kafka import EmbeddedKafka, new_cluster_id
@@ -13,9 +14,12 @@ NODES = 3
 
 
 class Cluster:
-    """Start it, and stop it whatever happens; nodes may be stopped, killed and started one by one."""
+    """Start it, and stop it whatever happens; nodes may be stopped, killed and started one by one.
 
-    def __init__(self, directory: Path) -> None:
+    `properties` go over those of every node.
+    """
+
+    def __init__(self, directory: Path, properties: Mapping[str, str] | None = None) -> None:
         ports = [free_port() for _ in range(NODES)]
         controllers = [free_port() for _ in range(NODES)]
         voters = ",".join(f"{node + 1}@{LOOPBACK}:{controllers[node]}" for node in range(NODES))
@@ -33,6 +37,7 @@ class Cluster:
                     "default.replication.factor": "3",
                     "min.insync.replicas": "2",
                     "replica.lag.time.max.ms": "3000",  # how long a dead follower holds up acks=all
+                    **(properties or {}),
                 },
             )
             for node in range(NODES)

@@ -59,17 +59,21 @@ class Cluster:
         self.producers: list[str] = []  # each by the address that it was started from
         self.stopped = 0
         self.asked = 0
+        self.learned = 0  # what the producer was told of who leads what
 
     def make_producer(self, bootstrap_servers: str) -> Any:
         self.producers.append(bootstrap_servers)
         known = [SimpleNamespace(host=self.named[0], port=self.named[1])]
-        cluster = SimpleNamespace(brokers=lambda: known, update_metadata=lambda _: None)
+        cluster = SimpleNamespace(brokers=lambda: known, update_metadata=self.learn)
         return SimpleNamespace(
             _message_accumulator=SimpleNamespace(_batch_ttl=0),
             client=SimpleNamespace(cluster=cluster),
             start=self.nothing,
             stop=self.stop,
         )
+
+    def learn(self, _response: object) -> None:
+        self.learned += 1
 
     async def nothing(self) -> None:
         """The producer starts."""
@@ -172,3 +176,18 @@ async def test_brokers_that_have_moved_are_found(caplog: pytest.LogCaptureFixtur
     assert [vars(record)["reason"] for record in caplog.records if record.message == "replacing the producer"] == [
         "the brokers have other addresses now"
     ]
+
+
+async def test_trouble_is_looked_into() -> None:
+    """A partition has no leader, and nothing may be on its way to it: the producer learns of a new one all the same. In
+    peace it is left with what it knows.
+    """
+    cluster, trouble = Cluster(), False
+    async with linked(cluster, lambda: trouble, replace_after_s=30) as link:
+        learned = cluster.learned
+        link.recheck_topic()
+        asked = cluster.asked
+        await turn(lambda: cluster.asked > asked)
+        assert cluster.learned == learned
+        trouble = True
+        await turn(lambda: cluster.learned > learned + 1)

@@ -128,6 +128,28 @@ async def test_a_shared_batch_too_large_is_resent_one_collection_at_a_time() -> 
         assert b.link.rechecks == 2
 
 
+async def test_a_collection_with_one_payload_too_large_is_refused_whole() -> None:
+    """The topic takes less than it did: the collection is measured anew, and nothing of it is written."""
+    async with bench() as b:
+        told = b.push(10, 10, 900, 10)
+        await turn(lambda: b.client.in_flight == 1)
+        b.link.message_bytes_max = 500
+        await b.client.answer(MessageSizeTooLargeError())
+        assert await codes(told) == ["record_too_large"]
+        assert b.client.batches == [4]
+
+
+async def test_a_payload_too_large_counts_wherever_it_stands() -> None:
+    """Of a collection that was cut, too: what is in hand is measured with the rest."""
+    async with bench() as b:
+        told = b.push(LIMIT - 200, LIMIT - 200, 10)
+        await turn(lambda: b.client.in_flight == 1)
+        b.link.message_bytes_max = LIMIT - 100
+        await b.client.answer(MessageSizeTooLargeError())
+        assert await codes(told) == ["record_too_large"]
+        assert b.client.batches == [1]
+
+
 async def test_a_collection_half_written_is_never_a_503() -> None:
     """One collection in two batches: the first acked, the second refused. Some of it stands in the log, so 504."""
     async with bench() as b:
