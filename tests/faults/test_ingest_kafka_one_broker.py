@@ -219,7 +219,7 @@ def test_all_addresses_change(movable: EmbeddedKafka, make_topic: Callable[..., 
     """
     with Forwarder(free_port(), movable.port) as bootstrap:
         topic = make_topic(bootstrap_servers=bootstrap.address)
-        tier = start_ingest(processes, topic)
+        tier = start_ingest(processes, topic, {"KAFKA_REPLACE_AFTER_S": "300"})  # it is not for the silence
         tier.wait_ready()
         with RuleFollowers(tier) as clients:
             clients.wait_accepted("the first answers", deadline_s=20, more=20)
