@@ -198,9 +198,10 @@ class Body:
         return content[0] if len(content) == 1 else b"".join(content)
 
     def _take(self, size_bytes: int) -> None:
-        if not self._bodies.make_room(self.reserved, size_bytes):
+        if self.reserved.take(size_bytes):
+            return
+        if not (self._bodies.make_room(self.reserved, size_bytes) and self.reserved.take(size_bytes)):
             raise RefusedError(self._full())
-        self.reserved.take(size_bytes)
 
     def _full(self) -> Problem:
         bytes_max = self._bodies.admission.bytes_max
