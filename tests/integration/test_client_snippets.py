@@ -206,6 +206,7 @@ def test_the_limits_are_the_defaults() -> None:
     fields = IngestSettings.model_fields
     assert f"{fields['max_body_bytes'].default // 2**20} MiB (`MAX_BODY_BYTES`)" in PAGE
     assert f"{fields['max_items'].default:,} (`MAX_ITEMS`)" in PAGE
+    assert f"{fields['max_head_bytes'].default // 2**10} KiB (`MAX_HEAD_BYTES`)" in PAGE
     assert f"{fields['body_deadline_s'].default} s (`BODY_DEADLINE_S`)" in PAGE
     assert f"{fields['http_deadline_s'].default} s for Kafka" in PAGE
 
