@@ -43,7 +43,7 @@ class IngestSettings(KafkaSettings):
     )
     max_items: int = Field(default=10_000, ge=1, description="Most payloads in one collection")
     max_in_flight_bytes: int = Field(
-        default=64 * MIB, description="Bodies received and not yet answered, all requests together; past it 503"
+        default=64 * MIB, description="Memory of collections not yet answered, all requests together; past it 503"
     )
     max_partition_queue_bytes: int = Field(
         default=32 * MIB, description="Records that wait for one partition's writer; past it 503"
