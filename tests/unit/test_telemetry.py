@@ -1,5 +1,6 @@
 """Logs: JSON lines off a terminal, readable ones on it; what a client retries by itself is no error."""
 
+import asyncio
 import io
 import json
 import logging
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.telemetry import configure_logging
+from shared.telemetry import REQUEST_ID, JsonFormatter, configure_logging
 
 
 class Terminal(io.StringIO):
@@ -72,3 +73,38 @@ def test_what_a_client_says_again_and_again_is_told_now_and_then() -> None:
         logging.getLogger(name).warning("something else")
     told = [json.loads(line)["message"] for line in stream.getvalue().splitlines()]
     assert told == ["away"] * 3 + ["something else"] * 3  # at 0, 10 and 20 s
+
+
+def test_the_request_stands_in_every_line_of_its_task() -> None:
+    """Whatever logs while a request is served carries its id; other tasks' lines do not, and a field of the same name
+    is not overwritten.
+    """
+    lines: list[dict[str, object]] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(json.loads(JsonFormatter().format(record)))
+
+    logger = logging.getLogger("spillway.test.request")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler := Collect())
+
+    async def serve(request_id: str) -> None:
+        REQUEST_ID.set(request_id)
+        logger.info(request_id)
+
+    async def main() -> None:
+        await asyncio.gather(serve("a"), serve("b"))
+        logger.info("none")
+        logger.info("own", extra={"request_id": "c"})
+
+    try:
+        asyncio.run(main())
+    finally:
+        logger.removeHandler(handler)
+    assert [(line["message"], line.get("request_id")) for line in lines] == [
+        ("a", "a"),
+        ("b", "b"),
+        ("none", None),
+        ("own", "c"),
+    ]
