@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import resource
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -43,6 +44,7 @@ logger = logging.getLogger("spillway.ingest")
 
 _BATCH_BYTES_UNBOUNDED = 2**30  # batches are measured by `batching`, not by the client
 _EXIT_SIGNAL = 128
+_OTHER_FILES = 384  # of a process: brokers, modules, the ops port, and refused connections that still read their 503
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -58,10 +60,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         api = listen(settings.ingest_host, settings.ingest_port, "INGEST_PORT")
     except (OSError, ValueError) as error:
         stop(str(error))
+    settings = settings.model_copy(update={"max_connections": _allow_connections(settings.max_connections)})
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         killed_by = runner.run(_run(settings, options, api, ops))
     if killed_by is not None:
         sys.exit(_EXIT_SIGNAL + killed_by)
+
+
+def _allow_connections(wanted: int) -> int:
+    """Let the process have a file for each connection; how many connections it may have then."""
+    needed = wanted + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return wanted
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed == needed:
+        return wanted
+    connections = max(allowed - _OTHER_FILES, 1)
+    logger.warning(
+        "fewer connections than MAX_CONNECTIONS: the process may not have enough open files",
+        extra={"max_connections": wanted, "open_files": allowed, "connections": connections},
+    )
+    return connections
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -96,3 +96,21 @@ def test_a_silent_broker_does_not_hold_up_the_exit(processes: Processes) -> None
             posts = [pool.submit(request, tier.collections_url, b'{"version":"1","data":[1]}') for _ in range(4)]
             assert {post.result().status for post in posts} == {503}
         assert tier.process.terminate(deadline_s=15) == 0
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "wanted", "connections", "files"),
+    [(256, 9000, 4096, 4096, 4480), (256, 1000, 4096, 616, 1000), (4500, 9000, 4096, 4096, 4500)],
+)
+def test_the_process_may_have_a_file_for_each_connection(
+    soft: int, hard: int, wanted: int, connections: int, files: int
+) -> None:
+    """The soft limit is raised as far as the hard one lets it; where that is too little, connections are fewer."""
+    program = (
+        "import resource; from services.ingest.__main__ import _allow_connections as allow;"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}));"
+        f"print(allow({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert shown.stdout.split() == [str(connections), str(files)]
+    assert ("MAX_CONNECTIONS" in shown.stderr) == (connections < wanted)
