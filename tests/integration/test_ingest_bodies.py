@@ -2,6 +2,8 @@
 
 import asyncio
 import gzip
+import hashlib
+import json
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +12,7 @@ from services.ingest.batching import Submission
 from services.ingest.body import SLOW_AFTER_S
 from services.ingest.decompression import zstd
 from services.ingest.problems import Problem
+from services.ingest.tokens import Tokens
 from tests.harness.front import Front, front
 from tests.harness.raw_http import RawClient, post
 from tests.harness.waiting import eventually
@@ -161,3 +164,32 @@ async def test_an_early_refusal_reaches_a_client_that_is_still_sending() -> None
         answer = await client.answer()
         assert (answer.status, answer.code) == (415, "unsupported_media_type")
         assert await client.ended() == b""
+
+
+async def test_one_tokens_flood_leaves_room_for_others() -> None:
+    """A token that floods is refused at its share, in the head of its request; another's collections still get in."""
+    entries = [{"name": name, "sha256": hashlib.sha256(name.encode()).hexdigest()} for name in ("flood", "other")]
+    tokens = Tokens.parse(json.dumps(entries).encode())
+    held: list[Submission] = []
+
+    def hold(submission: Submission) -> Problem | None:
+        held.append(submission)
+        return None
+
+    def ask(name: str) -> bytes:
+        return post(large(MAX_BODY // 8), f"Authorization: Bearer {name}")
+
+    async with front(SMALL, submit=hold, tokens=lambda: tokens) as served:
+        clients = [await served.connect() for _ in range(40)]
+        answers = [asyncio.create_task(client.ask(ask("flood"))) for client in clients]
+        await eventually(lambda: sum(task.done() for task in answers) + len(held) == 40, "all to be in or refused")
+        refused = [task.result() for task in answers if task.done()]
+        assert {(answer.status, answer.code) for answer in refused} == {(503, "overloaded")}
+        assert len(held) == 28  # eight ninths of 32 eighths of the largest body
+        other = asyncio.create_task((await served.connect()).ask(ask("other")))
+        await eventually(lambda: len(held) == 29, "the other's collection")
+        for submission in held:
+            submission.settle(None)
+        assert (await other).status == 200
+        assert {(await task).status for task in answers} == {200, 503}
+        assert served.admission.in_flight_bytes == 0
