@@ -128,9 +128,21 @@ async def test_http_1_0() -> None:
 
 async def test_a_half_closed_client_hears_its_answer() -> None:
     """Who has said all it has to say, and shut its side, is still told how it went."""
-    async with front() as served, await served.connect() as client:
+    held: list[Submission] = []
+
+    def submit(submission: Submission) -> Problem | None:
+        if held:
+            submission.settle(None)
+        held.append(submission)
+        return None
+
+    async with front(submit=submit) as served, await served.connect() as client, await served.connect() as other:
         client.writer.write(post(BODY))
         client.writer.write_eof()
+        await eventually(lambda: held, "the submission")
+        for _ in range(3):  # by then the server has seen that nothing more comes
+            assert (await other.ask(post(BODY))).status == 200
+        held[0].settle(None)
         assert (await client.answer()).status == 200
         assert await client.ended() == b""
 
