@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -35,6 +35,7 @@ CANARY = "canary"
 _PAUSE_MAX_S = 0.3  # in place of a longer Retry-After: the faults of tests are short
 _MEMORY_EVERY_S = 0.2
 _STOP_DEADLINE_S = 60
+_CHUNKS = 10  # of a body that is sent slowly
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class RuleFollowers:
         size: of a payload, bytes.
         every_s: least time between two collections of one client.
         headers: of each request, beyond its own.
+        upload_s: how long a client takes to send a body, in chunks; 0 sends it at once.
         answers: of others before them, to go on with.
 
     """
@@ -70,6 +72,7 @@ class RuleFollowers:
         size: int = 200,
         every_s: float = 0.05,
         headers: Mapping[str, str] | None = None,
+        upload_s: float = 0,
         answers: Answers | None = None,
     ) -> None:
         self.answers = Answers() if answers is None else answers
@@ -81,6 +84,7 @@ class RuleFollowers:
         self._size = size
         self._every_s = every_s
         self._headers = {"Content-Type": "application/json", **(headers or {})}
+        self._upload_s = upload_s
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._main, name="rule-following", daemon=True)
@@ -192,7 +196,8 @@ class RuleFollowers:
     ) -> tuple[int, dict[str, list[str]], float]:
         headers = {**self._headers, "Idempotency-Key": key}
         try:
-            async with session.post(self._tier.collections_url, data=io.BytesIO(body), headers=headers) as response:
+            data = _slowly(body, self._upload_s) if self._upload_s else io.BytesIO(body)
+            async with session.post(self._tier.collections_url, data=data, headers=headers) as response:
                 document = json.loads(await response.read())
                 pause_s = min(float(response.headers.get("Retry-After", 0.1)), _PAUSE_MAX_S)
                 return response.status, document, pause_s
@@ -206,6 +211,13 @@ class RuleFollowers:
             while True:
                 self.grown_bytes = max(self.grown_bytes, process.memory_info().rss - began)
                 await asyncio.sleep(_MEMORY_EVERY_S)
+
+
+async def _slowly(body: bytes, upload_s: float) -> AsyncIterator[bytes]:
+    size = -(-len(body) // _CHUNKS)
+    for start in range(0, len(body), size):
+        yield body[start : start + size]
+        await asyncio.sleep(upload_s / _CHUNKS)  # the pace of a slow line, not a wait for anything
 
 
 @dataclass(frozen=True, slots=True)
