@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import hashlib
 import json
+import random
 from collections.abc import Callable
 
 import pytest
@@ -40,6 +41,24 @@ async def test_compressed_bodies_are_taken_byte_for_byte(coding: str, body: byte
         assert (await client.ask(post(body))).status == 200
         assert served.submitted[0].values == served.submitted[1].values
         assert served.admission.in_flight_bytes == 0
+
+
+@pytest.mark.parametrize("coding", PACK)
+async def test_what_was_compressed_is_not_paid_for_twice(coding: str) -> None:
+    """Once it is decompressed the body as sent is gone, and only what waits for its ack counts."""
+    held: list[Submission] = []
+
+    def hold(submission: Submission) -> Problem | None:
+        held.append(submission)
+        return None
+
+    noise = b'{"version":"1","data":["' + random.Random(7).randbytes(200_000).hex().encode() + b'"]}'  # noqa: S311 - no secret
+    async with front(SMALL, submit=hold) as served, await served.connect() as client:
+        await client.send(packed(coding, noise))
+        await eventually(lambda: held, "the submission")
+        assert served.admission.in_flight_bytes == held[0].left_bytes
+        held[0].settle(None)
+        assert (await client.answer()).status == 200
 
 
 @pytest.mark.parametrize("coding", PACK)
