@@ -43,7 +43,6 @@ from shared.telemetry import IngestMetrics, configure_logging
 logger = logging.getLogger("spillway.ingest")
 
 _BATCH_BYTES_UNBOUNDED = 2**30  # batches are measured by `batching`, not by the client
-_EXIT_SIGNAL = 128
 _OTHER_FILES = 384  # of a process: brokers, modules, the ops port, and refused connections that still read their 503
 
 
@@ -62,9 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stop(str(error))
     settings = settings.model_copy(update={"max_connections": _allow_connections(settings.max_connections)})
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        killed_by = runner.run(_run(settings, options, api, ops))
-    if killed_by is not None:
-        sys.exit(_EXIT_SIGNAL + killed_by)
+        runner.run(_run(settings, options, api, ops))
 
 
 def _allow_connections(wanted: int) -> int:
@@ -100,9 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _run(
-    settings: IngestSettings, options: dict[str, object], api: socket.socket, ops: socket.socket
-) -> int | None:
+async def _run(settings: IngestSettings, options: dict[str, object], api: socket.socket, ops: socket.socket) -> None:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -146,7 +141,6 @@ async def _run(
         logger.info("serving", extra={"url": f"http://{host}:{port}{COLLECTIONS_PATH}", "topic": settings.kafka_topic})
         await server.serve(sockets=[api])
     logger.info("stopped")
-    return server.killed_by
 
 
 def _tokens_file(settings: IngestSettings, metrics: IngestMetrics, quotas: Quotas) -> TokensFile | None:

@@ -8,6 +8,7 @@ over; only then it lets uvicorn stop accepting and finish what is in flight. A s
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Iterator
 
@@ -24,6 +25,7 @@ logger = logging.getLogger("spillway.ingest.server")
 
 DRAINING = "draining"  # this module's readiness condition: fails from the first signal on
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_EXIT_SIGNAL = 128
 
 
 class IngestServer(uvicorn.Server):
@@ -51,7 +53,6 @@ class IngestServer(uvicorn.Server):
         self._bodies = bodies
         self._drain_delay_s = settings.ingest_drain_delay_s
         self._stopping: asyncio.TimerHandle | None = None  # set by the first signal
-        self.killed_by: int | None = None  # the second signal: leave at once
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -68,9 +69,7 @@ class IngestServer(uvicorn.Server):
     def _on_signal(self, number: int) -> None:
         if self._stopping is not None:
             logger.warning("second signal: leaving at once", extra={"signal": number})
-            self.killed_by = number
-            self.force_exit = self.should_exit = True
-            return
+            os._exit(_EXIT_SIGNAL + number)  # every other way out waits, for connections or for a frozen broker
         logger.info("draining", extra={"signal": number, "delay_s": self._drain_delay_s})
         self._readiness.fail(DRAINING, "shutting down")
         self._connections.last_requests = True
