@@ -8,6 +8,7 @@ connection with a produce waits until that produce is acked. Decides nothing: wh
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ Connect = Callable[[str, int], Awaitable[AIOKafkaConnection]]
 """Opens one connection to a broker, security and all; its requests have a time-out of their own."""
 
 _GRACE_S = 0.05  # how far behind the first answer another may be to count
+_SILENT_AFTER_S = 1.5
 _CLOSE_BOUND_S = 1.0
 
 
@@ -62,6 +64,7 @@ class Brokers:
         self._connections: dict[Address, AIOKafkaConnection] = {}
         # One question a broker: to a frozen one it stays out, so that its thaw is noticed at once.
         self._out: dict[Address, asyncio.Task[Answer]] = {}
+        self._owing: dict[Address, float] = {}  # since when a broker owes an answer, over several questions
 
     async def ask(self, addresses: Collection[Address], bound_s: float) -> Answer:
         """Ask all these brokers for the topic's metadata. Connections to others are closed.
@@ -81,6 +84,7 @@ class Brokers:
             if address not in self._out or self._out[address].done():  # an old answer is none
                 self._out[address] = asyncio.create_task(self._question(address))
                 self._out[address].add_done_callback(_seen)
+                self._owing.setdefault(address, time.monotonic())
         failure: BaseException = TimeoutError("no answer")
         waiting = {self._out[address] for address in addresses}
         try:
@@ -100,6 +104,11 @@ class Brokers:
             answers += [task.result() for task in done if task.exception() is None]
         return random.choice(answers)  # noqa: S311 - nobody gains by guessing
 
+    def silent(self, address: Address) -> bool:
+        """Whether the broker has owed an answer for long: whoever sends to it would wait in vain."""
+        since_s = self._owing.get(address)
+        return since_s is not None and time.monotonic() - since_s > _SILENT_AFTER_S
+
     async def close(self) -> None:
         """End the questions and the connections."""
         ending: list[asyncio.Future[Any]] = list(self._out.values())
@@ -110,21 +119,26 @@ class Brokers:
             await asyncio.wait(ending, timeout=_CLOSE_BOUND_S)
 
     async def _question(self, address: Address) -> Answer:
-        connection = self._connections.get(address)
-        if connection is None or not connection.connected():
-            connection = self._connections[address] = await self._connect(*address)
         try:
+            connection = self._connections.get(address)
+            if connection is None or not connection.connected():
+                connection = self._connections[address] = await self._connect(*address)
             # A question must not make the topic: brokers do by default, with one partition.
             response = await connection.send(MetadataRequest([self._topic], allow_auto_topic_creation=False))
-        except (KafkaError, OSError, TimeoutError):
-            connection.close()
+        except (KafkaError, OSError, TimeoutError) as error:
+            if connection is not None:
+                connection.close()
+            if not isinstance(error, TimeoutError):  # it has said no, or hung up
+                self._owing.pop(address, None)
             raise
+        self._owing.pop(address, None)
         return Answer(address, response, connection)
 
     def _drop(self, address: Address) -> "asyncio.Future[Any] | None":
         task = self._out.pop(address, None)
         if task is not None:
             task.cancel()
+        self._owing.pop(address, None)
         connection = self._connections.pop(address, None)
         return None if connection is None else connection.close()
 

@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.conn import collect_hosts
 from aiokafka.errors import KafkaError
 
@@ -76,6 +76,7 @@ class KafkaLink:
         self._moved_at = 0.0  # when a produce last ended in any way, or nothing waited for one
         self._facts_at: float | None = None  # when the topic was looked at; None asks for a new look
         self._looked = asyncio.Event()  # set by a look, cleared by what asks for one
+        self._wanted = asyncio.Event()  # set by what cannot wait for the next tick
         self._kafka_refusal: Problem | None = _starting(self._address)
         self._topic_refusal: Problem | None = None
         self._broken: str | None = None  # why the producer must go
@@ -84,6 +85,20 @@ class KafkaLink:
     def refusal(self) -> Problem | None:
         """Why no collection can be taken now; None when one can."""
         return self._kafka_refusal or self._topic_refusal
+
+    def can_send(self, place: TopicPartition) -> bool:
+        """Whether the partition has a leader, as the producer knows, and that broker is not silent: the client would
+        try to connect to a frozen one for a whole request's time-out, and the partition's next leader wait for that.
+        """
+        if self.producer is None:
+            return False
+        cluster = self.producer.client.cluster
+        broker = cluster.broker_metadata(cluster.leader_for_partition(place))
+        return broker is not None and not self._known.silent((broker.host, broker.port))
+
+    def refresh(self) -> None:
+        """Something hints that the leaders have changed: ask the brokers now."""
+        self._wanted.set()
 
     def acked(self) -> None:
         """A broker has acknowledged a batch."""
@@ -159,8 +174,12 @@ class KafkaLink:
         """Return when the producer must be replaced, and why."""
         self.moved()
         while self._broken is None:
-            await asyncio.sleep(self._tick_s)
-            urgent = self._kafka_refusal is not None or troubled()
+            await asyncio.sleep(self._tick_s / 10)  # at most so often
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._tick_s):
+                    await self._wanted.wait()
+            urgent = self._kafka_refusal is not None or self._wanted.is_set() or troubled()
+            self._wanted.clear()
             if urgent or self._facts_due() or time.monotonic() - self._answered_at >= _IDLE_ASK_S:
                 await self._ask_round(urgent=urgent)
             now_s = time.monotonic()

@@ -27,7 +27,6 @@ logger = logging.getLogger("spillway.ingest.writer")
 
 _STALLED_S = 1.0  # a partition whose produce has waited longer is taken only where no other has room
 _RETRY_FIRST_S, _RETRY_MAX_S = 0.05, 1.0
-_NO_LEADER = {None, -1}  # what the client's metadata say: the partition is unknown, or nobody leads it
 _LOGGED_IDS = 5
 _RECHECK_BOUND_S = 3.0
 
@@ -62,11 +61,10 @@ class PartitionWriter:
         return self.waiting_since is not None or len(self.queue) > 0
 
     def healthy(self, now_s: float) -> bool:
-        """Whether the partition has a leader, as the client knows, and its produce is not long without an ack."""
-        producer = self._link.producer
-        if producer is None or (self.waiting_since is not None and now_s - self.waiting_since > _STALLED_S):
+        """Whether the partition has a leader that answers, and its produce is not long without an ack."""
+        if self.waiting_since is not None and now_s - self.waiting_since > _STALLED_S:
             return False
-        return producer.client.cluster.leader_for_partition(self._place) not in _NO_LEADER
+        return self._link.can_send(self._place)
 
     async def run(self) -> None:
         """Deliver batch after batch; ends only by cancellation."""
@@ -111,7 +109,7 @@ class PartitionWriter:
                             part.submission.written = Written.UNKNOWN
                     if isinstance(error, UnknownTopicOrPartitionError):
                         self._link.recheck_topic()
-                    self._refresh_metadata()
+                    self._link.refresh()
                     await asyncio.sleep(delay_s)
                     delay_s = min(delay_s * 2, _RETRY_MAX_S)
                 case Verdict.TOO_LARGE:
@@ -130,10 +128,10 @@ class PartitionWriter:
         producer = self._link.producer
         if producer is None:
             return _never_sent("no producer")
-        if producer.client.cluster.leader_for_partition(self._place) in _NO_LEADER:
+        if not self._link.can_send(self._place):
             # The client would ask for the topic by name, which makes it anew on brokers that are so configured.
             self._link.recheck_topic()
-            return _never_sent("the partition has no leader that the client knows")
+            return _never_sent("the partition has no leader that the client knows, or that one is silent")
         batch = _build(producer, parts)
         self._sent = parts  # in doubt from here on: the client may take the batch after the deadline has been answered
         try:
@@ -154,9 +152,11 @@ class PartitionWriter:
             if judge(error) is Verdict.UNKNOWN and producer is self._link.producer:
                 self._link.replace(_words(error))
             return _never_sent(_words(error))
-        await asyncio.wait({acked}, timeout=self._produce_bound_s)
-        if not acked.done():
-            acked.cancel()
+        try:
+            await asyncio.wait({acked}, timeout=self._produce_bound_s)
+        finally:
+            acked.cancel()  # unless it is done; also where this writer ends, or its failure would be nobody's to see
+        if acked.cancelled():
             return TimeoutError("no answer in time")
         self._link.moved()
         self._metrics.ack_seconds.observe(self._loop.time() - started_s)
@@ -218,11 +218,6 @@ class PartitionWriter:
                 part.submission.settle(Problem(Code.OUTCOME_UNKNOWN, reason))
             else:
                 part.submission.settle(Problem(Code.KAFKA_REFUSED, reason))
-
-    def _refresh_metadata(self) -> None:
-        producer = self._link.producer
-        if producer is not None:
-            producer.client.force_metadata_update()
 
 
 def _build(producer: AIOKafkaProducer, parts: Iterable[Part]) -> BatchBuilder:

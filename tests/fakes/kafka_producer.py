@@ -42,20 +42,6 @@ class ScriptedClient:
         return answer
 
     @property
-    def client(self) -> "ScriptedClient":
-        return self
-
-    @property
-    def cluster(self) -> "ScriptedClient":
-        return self
-
-    def leader_for_partition(self, _place: object) -> int | None:
-        return self.leader
-
-    def force_metadata_update(self) -> None:
-        """The writer asks for this after a retriable error."""
-
-    @property
     def in_flight(self) -> int:
         return self._open.qsize()
 
@@ -80,9 +66,16 @@ class Link:
         self.producer = producer
         self.partitions = partitions
         self.rechecks = 0
+        self.refreshes = 0
         self.acks = 0
         self.ends = 0  # of produces, good or bad
         self.broken: list[str] = []
+
+    def can_send(self, _place: object) -> bool:
+        return self.producer.leader not in {None, -1}
+
+    def refresh(self) -> None:
+        self.refreshes += 1
 
     def acked(self) -> None:
         self.acks += 1

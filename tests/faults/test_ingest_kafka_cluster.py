@@ -172,8 +172,8 @@ def test_one_partition_without_a_leader(cluster: Cluster, processes: Processes) 
 @pytest.mark.parametrize("replicas", [3, 1], ids=["elected", "thawed"])
 def test_one_broker_of_three_freezes(replicas: int, cluster: Cluster, processes: Processes) -> None:
     """At the lowest load, with longer between two acks than KAFKA_AWAY_AFTER_S, nobody is refused: one frozen broker is
-    no absence of Kafka. What was in flight there is in doubt. Its partition comes back with the election of another
-    leader, or with the thaw.
+    no absence of Kafka, and an ingest that starts meanwhile is ready. What was in flight there is in doubt. Its
+    partition comes back with the election of another leader, or with the thaw.
     """
     topic = make(cluster, replicas=replicas)
     tier = start(processes, topic)
@@ -183,11 +183,12 @@ def test_one_broker_of_three_freezes(replicas: int, cluster: Cluster, processes:
         frozen_s = time.monotonic()
         cluster.node(1).freeze()
         try:
-            until(lambda: pinned.codes(frozen_s)["outcome_unknown"], "a doubt about what was in flight", deadline_s=20)
-            clients.wait_accepted("answers of the others", deadline_s=30, more=3)
+            start(processes, topic)
+            until(lambda: pinned.codes()["outcome_unknown"], "a doubt about what was in flight", deadline_s=20)
             if replicas > 1:
                 wait_healed(topic)
                 pinned.wait_accepted("a 200 of the new leader", deadline_s=OPEN_DEADLINE_S)
+            clients.wait_accepted("answers of the others", deadline_s=30, more=3)
         finally:
             cluster.node(1).thaw()
         wait_healed(topic)

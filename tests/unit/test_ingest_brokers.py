@@ -84,6 +84,14 @@ async def test_the_first_answer_wins() -> None:
         assert len(n.last(B).questions) == 1
 
 
+async def test_nobody_has_always_the_word() -> None:
+    """The fastest broker may be cut off from the others, its word on leaders old: each that answers is heard."""
+    async with net() as n:
+        n.prompt = {A, B}
+        heard = {(await n.brokers.ask({A, B}, LONG_S)).address for _ in range(60)}
+        assert heard == {A, B}
+
+
 async def test_silence_is_told_from_refusal() -> None:
     """Where one broker is only silent it is a time-out; where each says no, that is the reason."""
     async with net() as n:
@@ -93,6 +101,25 @@ async def test_silence_is_told_from_refusal() -> None:
         n.away = {A, C}
         with pytest.raises(ConnectionRefusedError):
             await n.brokers.ask({A, C}, LONG_S)
+
+
+async def test_a_broker_that_owes_an_answer_is_silent() -> None:
+    """Over as many questions as it takes, until it answers or says no: nobody is to be sent there meanwhile."""
+    async with net() as n:
+        n.prompt = {B}
+        await n.brokers.ask({A, B}, LONG_S)
+        async with asyncio.timeout(LONG_S):
+            while not n.brokers.silent(A):  # noqa: ASYNC110 - time passes
+                await asyncio.sleep(0.01)
+        assert not n.brokers.silent(B)
+        n.last(A).questions[0].set_exception(TimeoutError())  # of the request
+        async with asyncio.timeout(LONG_S):
+            while len(n.made[A]) == 1:
+                await n.brokers.ask({A, B}, LONG_S)
+        assert n.brokers.silent(A)
+        n.last(A).questions[0].set_result("thawed")
+        await n.brokers.ask({A, B}, LONG_S)
+        assert not n.brokers.silent(A)
 
 
 async def test_a_frozen_broker_is_heard_at_its_thaw() -> None:
