@@ -316,6 +316,7 @@ class IngestProtocol(HttpToolsProtocol):
             self._end_after_answers()
         elif self.cycle.more_body:  # its own body is what makes no sense
             self.cycle.disconnected = True
+            self.cycle.waiting_for_100_continue = False  # or uvicorn would write one behind our end
             self.cycle.message_event.set()
             if self.cycle.response_started:
                 self.close()

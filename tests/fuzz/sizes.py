@@ -29,7 +29,7 @@ class Sizes:
 
 
 SHORT = Sizes(legal=200, broken=300, packed=100, documented=60, forbidden=60, heads=200, test_limit_s=120)
-LONG = Sizes(legal=6_000, broken=9_000, packed=1_000, documented=1_500, forbidden=1_500, heads=2_000, test_limit_s=1800)
+LONG = Sizes(legal=6_000, broken=9_000, packed=1_500, documented=750, forbidden=750, heads=3_000, test_limit_s=1800)
 
 
 def chosen() -> Sizes:

@@ -102,3 +102,12 @@ def test_no_head_harms(ingest: Target, sizes: Sizes, record_property: Callable[[
     assert {record.value for record in ingest.topic.records()} == {PAYLOAD}
     until(lambda: ingest.tier.metric("spillway_ingest_in_flight_bytes") == 0, "the bytes to be free", deadline_s=10)
     ingest.assert_unharmed()
+
+
+def test_no_100_behind_a_refusal(ingest: Target) -> None:
+    """A body that was expected and makes no sense is answered 400; found by the fuzzer, as an error in the log."""
+    head = b"POST /v1/collections HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = asyncio.run(ask(ingest, head + b"no chunk"))
+    assert answer is not None
+    assert answer.status == 400
+    ingest.assert_unharmed()
