@@ -8,6 +8,7 @@ over; only then it lets uvicorn stop accepting and finish what is in flight. A s
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -45,13 +46,14 @@ class IngestServer(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,  # nothing here reads the client's address
                 timeout_keep_alive=settings.keep_alive_s,
-                timeout_graceful_shutdown=round(settings.http_deadline_s + FLUSH_S),
+                timeout_graceful_shutdown=math.ceil(settings.http_deadline_s + FLUSH_S) + 1,  # `_give_up` comes first
             )
         )
         self._readiness = readiness
         self._connections = connections
         self._bodies = bodies
         self._drain_delay_s = settings.ingest_drain_delay_s
+        self._drain_bound_s = settings.http_deadline_s + FLUSH_S  # from the end of the delay on
         self._stopping: asyncio.TimerHandle | None = None  # set by the first signal
 
     @contextlib.contextmanager
@@ -78,3 +80,9 @@ class IngestServer(uvicorn.Server):
     def _stop(self) -> None:
         self._bodies.close(Problem(Code.DRAINING, "this server is shutting down; the body had not come completely"))
         self.should_exit = True
+        asyncio.get_running_loop().call_later(self._drain_bound_s, self._give_up)
+
+    def _give_up(self) -> None:
+        """Cut what is still not answered: of a request that it has to cancel, uvicorn would say a 500 in plain text."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()

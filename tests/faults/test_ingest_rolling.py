@@ -20,15 +20,17 @@ from shared.record import new_collection_id
 from tests.harness.balancer import Balancer
 from tests.harness.broker import Topic
 from tests.harness.durations import Durations
+from tests.harness.front import front
 from tests.harness.http_client import Answer, request
 from tests.harness.load import envelope, payloads
 from tests.harness.oracle import Answers
 from tests.harness.pipeline import Pipeline
 from tests.harness.processes import Processes, free_port
+from tests.harness.raw_http import post as raw_post
 from tests.harness.replica import EXIT_SLACK_S, HTTP_DEADLINE_S, Replica
 from tests.harness.rule_following import RuleFollowers, judge_log
 from tests.harness.tiers import IngestTier, get, start_ingest
-from tests.harness.waiting import until
+from tests.harness.waiting import eventually, until
 
 TOLD = {"", "lost", "draining", "overloaded"}
 """What a client may meet in a rolling restart: 200, a connection that is gone, and two kinds of 503."""
@@ -151,6 +153,16 @@ def test_a_second_signal_waits_for_no_ack(own_kafka: EmbeddedKafka, topic: Topic
         assert tier.process.wait(deadline_s=5) == 128 + signal.SIGTERM
         with pytest.raises((OSError, http.client.HTTPException)):
             asked.result(HTTP_DEADLINE_S)
+
+
+async def test_an_answer_that_nobody_finds_is_not_made_up() -> None:
+    """Something is stuck beyond every deadline: the connection is cut, which is unknown, and the server ends."""
+    quick = {"http_deadline_s": 0.2, "kafka_produce_timeout_s": 0.1}
+    async with front(quick, submit=lambda _: None) as served, await served.connect() as client:
+        await client.send(raw_post(envelope(payloads(1))))
+        await eventually(lambda: served.submitted, "the request to be taken")
+        served.server._on_signal(signal.SIGTERM)
+        assert await client.ended() == b""
 
 
 def test_it_is_ready_when_kafka_and_the_topic_are(own_kafka: EmbeddedKafka, processes: Processes) -> None:
