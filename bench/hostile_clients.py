@@ -1,0 +1,140 @@
+"""What good clients notice of hostile ones: their latencies alone, and while slow ones, stalled ones and bombs come.
+
+A real ingest on a real broker, at its default settings but for a tokens file: the good clients have one token and the
+others another, as fair shares want it (DESIGN §6). The hostile clients run in a process of their own, so that the
+measuring client's loop is not the bottleneck; they share the two cores all the same. Run with
+`python -m bench.hostile_clients`, or `make bench`.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from deploy.local.kafka import EmbeddedKafka
+from tests.harness.broker import Topic
+from tests.harness.hostile import Hostile, Kind, Plan, Told
+from tests.harness.load import envelope, payloads
+from tests.harness.processes import Processes
+from tests.harness.raw_http import RawClient, post
+from tests.harness.tiers import IngestTier, start_ingest
+
+PER_S = 100
+CONNECTIONS = 20
+PAYLOADS, PAYLOAD_BYTES = 5, 400
+ALONE_S = 10.0
+WITH_S = 12.0
+WARM_UP_S = 2.0
+GOOD, BAD = "good-token", "bad-token"
+
+SLOW = {Kind.HEAD: 500, Kind.BODY: 500, Kind.STALL: 200}
+BOMBS = {Kind.GZIP: 25, Kind.ZSTD: 25}
+
+
+@dataclass(slots=True)
+class Phase:
+    """What the good clients saw for a while."""
+
+    name: str
+    seconds: list[float] = field(default_factory=list)
+    codes: Counter[str] = field(default_factory=Counter)
+    busy: float = 0.0  # the share of one core that ingest used
+
+    def quantile_ms(self, percent: int) -> float:
+        """The latency that so many percent were below."""
+        return statistics.quantiles(self.seconds, n=100)[percent - 1] * 1000
+
+    def row(self) -> str:
+        """For the table."""
+        shown = (f"{self.quantile_ms(percent):.1f}" for percent in (50, 90, 99))
+        refused = sum(count for code, count in self.codes.items() if code)
+        return f"| {self.name} | {' | '.join(shown)} | {len(self.seconds)} | {refused} | {self.busy:.0%} |"
+
+
+async def good_clients(tier: IngestTier, phase: Phase, seconds: float) -> None:
+    """An open loop: a request is due at its moment whether or not the last was answered, and its wait counts."""
+    port = int(tier.url.rpartition(":")[2])
+    process = psutil.Process(tier.process.pid)
+    began_cpu_s = sum(process.cpu_times()[:2])
+    begin_s = time.monotonic()
+
+    async def one(number: int) -> None:
+        async with await RawClient.connect(port) as client:
+            due_s = begin_s + number / PER_S
+            while due_s < begin_s + seconds:
+                await asyncio.sleep(max(due_s - time.monotonic(), 0))
+                body = envelope(payloads(PAYLOADS, size=PAYLOAD_BYTES))
+                answer = await client.ask(post(body, f"Authorization: Bearer {GOOD}"))
+                phase.seconds.append(time.monotonic() - due_s)
+                phase.codes[answer.code] += 1
+                due_s += CONNECTIONS / PER_S
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(CONNECTIONS):
+            group.create_task(one(number))
+    phase.busy = (sum(process.cpu_times()[:2]) - began_cpu_s) / (time.monotonic() - begin_s)
+
+
+@contextlib.contextmanager
+def stand() -> Iterator[tuple[Processes, IngestTier]]:
+    """A broker, a topic of 12 partitions and a ready ingest with two tokens."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        kafka = EmbeddedKafka(directory / "kafka")
+        kafka.start()
+        processes = Processes(directory)
+        try:
+            topic = Topic(kafka.bootstrap_servers, "payloads", 12)
+            topic.create()
+            tokens = directory / "tokens.json"
+            entries = [{"name": one, "sha256": hashlib.sha256(one.encode()).hexdigest()} for one in (GOOD, BAD)]
+            tokens.write_text(json.dumps(entries))
+            tier = start_ingest(processes, topic, {"INGEST_TOKENS_FILE": str(tokens)})
+            tier.wait_ready()
+            yield processes, tier
+        finally:
+            processes.end_all()
+            kafka.stop()
+
+
+def measure(processes: Processes, tier: IngestTier, phase: Phase, plan: Plan) -> Told:
+    """The good clients, while the plan's come again and again."""
+    hostile = Hostile(processes, plan)
+    hostile.wait_begun()
+    asyncio.run(good_clients(tier, phase, WITH_S))
+    return hostile.told(deadline_s=plan.seconds + plan.give_up_s)
+
+
+def main() -> None:
+    """Print one table."""
+    with stand() as (processes, tier):
+        port = int(tier.url.rpartition(":")[2])
+        asyncio.run(good_clients(tier, Phase("warm up"), WARM_UP_S))
+        alone = Phase("alone")
+        asyncio.run(good_clients(tier, alone, ALONE_S))
+        phases = [alone]
+        told = []
+        for name, kinds in (("1,000 dripping, 200 stalled", SLOW), ("these, and 50 bombs at a time", SLOW | BOMBS)):
+            phases.append(Phase(name))
+            plan = Plan(port, kinds, seconds=WITH_S, give_up_s=45, token=BAD)
+            told.append(measure(processes, tier, phases[-1], plan))
+    print("| good clients | 50 %, ms | 90 %, ms | 99 %, ms | requests | refused | ingest, of a core |")
+    print("|---|---|---|---|---|---|---|")
+    for phase in phases:
+        print(phase.row())
+    for phase, ends in zip(phases[1:], told, strict=True):
+        factor = phase.quantile_ms(99) / alone.quantile_ms(99)
+        print(f"\n{phase.name}: 99 % moved by a factor of {factor:.1f}; the others were told {dict(ends.all_codes)}")
+
+
+if __name__ == "__main__":
+    main()
