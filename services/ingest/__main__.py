@@ -6,6 +6,7 @@ The only place of this tier that builds settings or clients.
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import logging
 import resource
 import socket
@@ -43,6 +44,8 @@ from shared.telemetry import IngestMetrics, configure_logging
 logger = logging.getLogger("spillway.ingest")
 
 _BATCH_BYTES_UNBOUNDED = 2**30  # batches are measured by `batching`, not by the client
+_M_MMAP_THRESHOLD = -3  # of mallopt(3)
+_MMAP_THRESHOLD_BYTES = 64 * 1024
 _OTHER_FILES = 384  # of a process: brokers, modules, the ops port, and refused connections that still read their 503
 
 
@@ -53,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(token_command.run(parsed))
     settings = load(IngestSettings)
     configure_logging(settings.log_level)
+    _give_large_blocks_back()
     try:
         options = connection_options(settings)
         ops = listen(settings.ingest_ops_host, settings.ingest_ops_port, "INGEST_OPS_PORT")
@@ -62,6 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = settings.model_copy(update={"max_connections": _allow_connections(settings.max_connections)})
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(settings, options, api, ops))
+
+
+def _give_large_blocks_back() -> None:
+    """Let what a large body took go back to the system with its last byte.
+
+    glibc keeps blocks of up to 32 MiB in its heap once it has seen some go, and pieces of bodies leave holes there:
+    50 bombs at once took 200 MiB beyond MAX_IN_FLIGHT_BYTES, and 30 so (docs/operations/ingest-memory.md).
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another libc has other ways
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
 
 
 def _allow_connections(wanted: int) -> int:
