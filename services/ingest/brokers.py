@@ -15,7 +15,7 @@ from typing import Any
 
 from aiokafka.admin.config_resource import ConfigResource
 from aiokafka.conn import AIOKafkaConnection
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
@@ -125,6 +125,8 @@ class Brokers:
                 connection = self._connections[address] = await self._connect(*address)
             # A question must not make the topic: brokers do by default, with one partition.
             response = await connection.send(MetadataRequest([self._topic], allow_auto_topic_creation=False))
+            if not response.brokers:
+                raise KafkaConnectionError(f"the broker at {address} is not yet one of a cluster")
         except (KafkaError, OSError, TimeoutError) as error:
             if connection is not None:
                 connection.close()

@@ -32,7 +32,7 @@ KAFKA, TOPIC = "kafka", "topic"  # this module's readiness conditions
 _IDLE_ASK_S = 5.0  # between two questions to the brokers while nothing is amiss
 _ASK_BOUND_S = 2.0
 _STOP_BOUND_S = 3.0
-_BACKOFF_S = (0.5, 1.0, 2.0)  # between attempts to reach Kafka; the last repeats
+_BACKOFF_S = (0.5, 1.0)  # between attempts to reach Kafka; the last repeats
 
 _FAILURES = (KafkaError, OSError, TimeoutError)
 

@@ -14,6 +14,7 @@ from services.ingest.brokers import Address, Brokers
 
 A, B, C = ("a", 1), ("b", 2), ("c", 3)
 SHORT_S, LONG_S = 0.05, 5.0
+THAWED = SimpleNamespace(brokers=[1])
 
 
 class Connection:
@@ -61,7 +62,7 @@ class Net:
 
 def _answered(_request: Any, host: str) -> asyncio.Future[object]:
     answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-    answer.set_result(SimpleNamespace(host=host))
+    answer.set_result(SimpleNamespace(host=host, brokers=[1]))
     return answer
 
 
@@ -103,6 +104,18 @@ async def test_silence_is_told_from_refusal() -> None:
             await n.brokers.ask({A, C}, LONG_S)
 
 
+async def test_a_broker_without_a_cluster_is_no_answer() -> None:
+    """Just started, or just thawed: it answers, knows of no broker, and cannot take anything yet."""
+    async with net() as n:
+        asking = asyncio.create_task(n.brokers.ask({A}, LONG_S))
+        async with asyncio.timeout(LONG_S):
+            while A not in n.made or not n.last(A).questions:  # noqa: ASYNC110 - a turn of the loop
+                await asyncio.sleep(0)
+        n.last(A).questions[0].set_result(SimpleNamespace(brokers=[]))
+        with pytest.raises(KafkaConnectionError, match="not yet one of a cluster"):
+            await asking
+
+
 async def test_a_broker_that_owes_an_answer_is_silent() -> None:
     """Over as many questions as it takes, until it answers or says no: nobody is to be sent there meanwhile."""
     async with net() as n:
@@ -117,7 +130,7 @@ async def test_a_broker_that_owes_an_answer_is_silent() -> None:
             while len(n.made[A]) == 1:
                 await n.brokers.ask({A, B}, LONG_S)
         assert n.brokers.silent(A)
-        n.last(A).questions[0].set_result("thawed")
+        n.last(A).questions[0].set_result(THAWED)
         await n.brokers.ask({A, B}, LONG_S)
         assert not n.brokers.silent(A)
 
@@ -131,8 +144,8 @@ async def test_a_frozen_broker_is_heard_at_its_thaw() -> None:
         assert len(n.last(A).questions) == 1
         asking = asyncio.create_task(n.brokers.ask({A}, LONG_S))
         await asyncio.sleep(0)
-        n.last(A).questions[0].set_result("thawed")
-        assert (await asking).response == "thawed"
+        n.last(A).questions[0].set_result(THAWED)
+        assert (await asking).response is THAWED
 
 
 async def test_an_old_answer_is_none() -> None:
@@ -140,7 +153,7 @@ async def test_an_old_answer_is_none() -> None:
     async with net() as n:
         with pytest.raises(TimeoutError):
             await n.brokers.ask({A}, SHORT_S)
-        n.last(A).questions[0].set_result("old")
+        n.last(A).questions[0].set_result(THAWED)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         with pytest.raises(TimeoutError):
