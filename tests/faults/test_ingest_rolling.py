@@ -30,7 +30,7 @@ from tests.harness.raw_http import post as raw_post
 from tests.harness.replica import EXIT_SLACK_S, HTTP_DEADLINE_S, Replica
 from tests.harness.rule_following import RuleFollowers, judge_log
 from tests.harness.tiers import IngestTier, get, start_ingest
-from tests.harness.waiting import eventually, until
+from tests.harness.waiting import eventually, never, until
 
 TOLD = {"", "lost", "draining", "overloaded"}
 """What a client may meet in a rolling restart: 200, a connection that is gone, and two kinds of 503."""
@@ -120,7 +120,7 @@ def test_what_waits_for_its_ack_is_answered_before_the_exit(
     items = payloads(3)
     with waiting_for_its_ack(own_kafka, tier, envelope(items)) as asked:
         stop_listening(tier)
-        assert not asked.done()
+        never(lambda: asked.done() or tier.process.returncode is not None, "an end before the ack", for_s=1)
         own_kafka.thaw()
         answer = asked.result(HTTP_DEADLINE_S)
         assert tier.process.wait(deadline_s=HTTP_DEADLINE_S + EXIT_SLACK_S) == 0
