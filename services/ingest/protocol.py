@@ -15,7 +15,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from services.ingest.problems import MEDIA_TYPE, Code, Problem, retry_after
+from services.ingest.problems import MEDIA_TYPE, Code, Problem, RefusedError, retry_after
 from services.ingest.refusals import Refusals
 from services.ingest.settings import IngestSettings
 from shared.telemetry import IngestMetrics
@@ -25,7 +25,8 @@ SWEEP_S = 0.25
 FLUSH_S = 5.0
 """Seconds that a client has to take an answer whole, and to close after its last one."""
 
-_UPGRADING = frozenset((b"upgrade", b"connection", b"http2-settings"))
+_UPGRADING = frozenset((b"upgrade", b"http2-settings"))
+_FRAMING_SHARE_MAX = 8  # bytes of framing for a byte of the body: chunks of one byte take five
 _LINGERING_MAX = 128  # connections above the bound that may stay to read their 503
 
 
@@ -132,6 +133,8 @@ class IngestProtocol(HttpToolsProtocol):
         self._head_bytes = 0  # of the head under way, as far as whole reads belong to it
         self._fed_bytes = 0  # of the read that the parser is at
         self._head_ended = False  # a head was completed in this read
+        self._body_bytes = 0  # of the request under way
+        self._framing_bytes = 0  # what came around them, as far as whole reads belong to its body
         self._last: RequestResponseCycle | None = None  # the request whose application was started last
         self._deaf = False  # nothing that still comes is looked at
 
@@ -172,10 +175,10 @@ class IngestProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as stopped:
             self._decline_upgrade(data[stopped.args[0] :])
         except httptools.HttpParserError as error:
-            oversize = isinstance(error.__context__, _HeadTooLargeError)
-            self._cannot_go_on(self._head_too_large() if oversize else Problem(Code.INVALID_HTTP, str(error)))
+            self._cannot_go_on(_reason(error))
         else:
             self._watch_head(len(data) if was_in_head and not self._head_ended else 1)
+            self._watch_framing(len(data))
 
     def _decline_upgrade(self, rest: bytes) -> None:
         """Read the request as if nothing had been offered, which its sender must expect (RFC 9110 §7.8).
@@ -183,8 +186,14 @@ class IngestProtocol(HttpToolsProtocol):
         The parser takes what follows such a head for another protocol, also the body of a POST. Java's HttpClient
         offers h2c with its first request.
         """
-        lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
-        lines += [b"%s: %s" % header for header in self.headers if header[0] not in _UPGRADING]
+        version = self.parser.get_http_version().encode("ascii")
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                options = [option.strip().lower() for option in value.split(b",")]
+                lines.append(b"connection: " + b", ".join(option for option in options if option not in _UPGRADING))
+            elif name not in _UPGRADING:
+                lines.append(b"%s: %s" % (name, value))
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
         self.data_received(b"\r\n".join([*lines, b"", rest]))
@@ -201,6 +210,19 @@ class IngestProtocol(HttpToolsProtocol):
         else:
             book.heads.setdefault(self, book.now_s())
 
+    def _watch_framing(self, size_bytes: int) -> None:
+        """Chunk headers and trailers are no body: what they take is bounded too."""
+        if self._in_head or self._head_ended:
+            self._framing_bytes = 0  # of a read that is not all of one body's nothing counts
+            return
+        self._framing_bytes += size_bytes
+        bytes_max = self._book.head_bytes_max + _FRAMING_SHARE_MAX * self._body_bytes
+        if self._answer_is_due() and self.cycle.more_body and self._framing_bytes > bytes_max:
+            detail = (
+                f"chunk headers and trailers take {self._framing_bytes} bytes around {self._body_bytes} of the body"
+            )
+            self._cannot_go_on(Problem(Code.INVALID_HTTP, detail))
+
     # What the parser calls
 
     def on_message_begin(self) -> None:
@@ -208,17 +230,42 @@ class IngestProtocol(HttpToolsProtocol):
         self._in_head = True
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header. Trailers are none, and nobody here asks for them (RFC 9110 §6.5.1)."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Bytes of the body."""
+        self._framing_bytes -= len(body)
+        self._body_bytes += len(body)
+        super().on_body(body)
+
     def on_headers_complete(self) -> None:
-        """A request's head is complete: the application takes over."""
+        """A request's head is complete: the application takes over.
+
+        Raises:
+            RefusedError: it does not; the parser stops.
+
+        """
         if self._head_bytes + self._fed_bytes > self._book.head_bytes_max:
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > self._book.head_bytes_max:
-                raise _HeadTooLargeError
+                raise RefusedError(self._head_too_large())
+        if self.parser.get_method() == b"CONNECT":
+            problem = Problem(Code.METHOD_NOT_ALLOWED, "CONNECT: this is no proxy", ((b"allow", b"POST"),))
+            raise RefusedError(problem)
         self._head_ended = True
-        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+        if self.parser.should_upgrade():
             return  # the parser stops now, and this head is read again
+        version = self.parser.get_http_version()
+        if version == "1.1" and sum(name == b"host" for name, _ in self.headers) != 1:
+            raise RefusedError(Problem(Code.INVALID_HTTP, "there must be one Host header (RFC 9112 §3.2)"))
         super().on_headers_complete()
         self._in_head = False
+        self._framing_bytes = self._body_bytes = 0
+        if version == "1.0":
+            self.cycle.waiting_for_100_continue = False  # its sender cannot know what that is (RFC 9110 §10.1.1)
         if self._book.last_requests:
             self.cycle.keep_alive = False
 
@@ -237,7 +284,8 @@ class IngestProtocol(HttpToolsProtocol):
         """An answer is out."""
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
-            self._book.unflushed.setdefault(self, self._book.now_s())
+            self._book.unflushed.pop(self, None)  # its moment is that of the last answer
+            self._book.unflushed[self] = self._book.now_s()
         if not self._answer_is_due() and not self._head_bytes and not self.transport.is_closing():
             self._book.idle[self] = self._book.now_s()
 
@@ -337,5 +385,9 @@ class IngestProtocol(HttpToolsProtocol):
         return Problem(Code.HEAD_TOO_LARGE, f"the head is over {self._book.head_bytes_max} bytes (MAX_HEAD_BYTES)")
 
 
-class _HeadTooLargeError(Exception):
-    """Raised inside a callback of the parser, to stop it."""
+def _reason(error: httptools.HttpParserError) -> Problem:
+    if isinstance(error.__context__, RefusedError):
+        return error.__context__.problem
+    if isinstance(error, httptools.HttpParserCallbackError):
+        return Problem(Code.INVALID_HTTP, "the request's target is not valid")
+    return Problem(Code.INVALID_HTTP, str(error))

@@ -95,7 +95,8 @@ class PartitionWriter:
     async def _deliver(self, parts: list[Part]) -> None:
         """Produce the parts as one batch until its outcome is known, or nobody waits for it any more."""
         delay_s = _RETRY_FIRST_S
-        while any(not part.submission.settled for part in parts):
+        # Whoever was answered at its deadline meanwhile was told what was true then: nothing more of it is written.
+        while parts := [part for part in parts if not part.submission.settled]:
             error = await self._produce(parts)
             if error is None:
                 self._acked(parts)

@@ -50,6 +50,17 @@ async def test_pipelined_requests_before_a_broken_one_are_all_answered() -> None
     assert len(served.submitted) == 3
 
 
+async def test_many_requests_in_one_write_are_all_answered() -> None:
+    """Bounds of a head and of framing hold for each request, not for a read that has parts of several."""
+    sizes = [200 + 997 * number for number in range(40)]
+    requests = b"".join(post(b'{"version":"1","data":["%s"]}' % (b"x" * size)) for size in sizes)
+    async with front(HEAD_LIMIT) as served, await served.connect() as client:
+        sending = asyncio.create_task(client.send(requests))
+        assert [(await client.answer()).status for _ in sizes] == [200] * len(sizes)
+        await sending
+    assert [len(submission.values[0]) for submission in served.submitted] == [size + 2 for size in sizes]
+
+
 async def test_a_broken_request_alone_is_a_problem_document() -> None:
     """What is no HTTP gets a 400 in our form, with a request id."""
     async with front() as served, await served.connect() as client:
@@ -81,7 +92,9 @@ async def test_a_broken_request_alone_is_a_problem_document() -> None:
             400,
             "invalid_http",
         ),
-        (b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", 400, "invalid_http"),
+        (b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", 405, "method_not_allowed"),
+        (f"POST {PATH} HTTP/1.1\r\nContent-Length: 0\r\n\r\n".encode(), 400, "invalid_http"),
+        (f"POST {PATH} HTTP/1.1\r\nHost: x\r\nHost: y\r\nContent-Length: 0\r\n\r\n".encode(), 400, "invalid_http"),
         (f"OPTIONS {PATH} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 405, "method_not_allowed"),
         (f"POST {PATH}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode(), 404, "not_found"),
         (b"POST /%ff%00 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 404, "not_found"),
@@ -117,13 +130,66 @@ async def test_expect_100_continue() -> None:
 
 
 async def test_http_1_0() -> None:
-    """An old client is answered, and its connection ends."""
+    """An old client is answered, without a 100 that it cannot know, and its connection ends."""
     async with front() as served, await served.connect() as client:
         answer = await client.ask(
-            b"POST %s HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s" % (PATH.encode(), len(BODY), BODY)
+            b"POST %s HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n%s"
+            % (PATH.encode(), len(BODY), BODY)
         )
         assert answer.status == 200
         assert await client.ended() == b""
+
+
+async def test_who_offers_an_upgrade_and_closes_is_closed() -> None:
+    """What else the Connection header says still holds, and so does the version."""
+    upgrade = b"Upgrade: h2c\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+    for head in (b"HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade", b"HTTP/1.0\r\nConnection: Upgrade"):
+        async with front() as served, await served.connect() as client:
+            assert (await client.ask(b"POST %s %s\r\n%s" % (PATH.encode(), head, upgrade))).status == 200
+            assert await client.ended() == b""
+
+
+CHUNKED = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_trailers_are_no_headers(pieces: int) -> None:
+    """Whether they come in one read with the head or not: what stands behind the body decides nothing."""
+    trailers = b"Idempotency-Key: x\r\nContent-Encoding: br\r\nX-Request-Id: sneaked\r\n"
+    body = b"%x\r\n%s\r\n0\r\n%s\r\n" % (len(BODY), BODY, trailers)
+    async with front() as served, await served.connect() as client:
+        if pieces == 1:
+            await client.send(CHUNKED + body)
+        else:
+            await client.send(CHUNKED + body[:10])
+            await eventually(lambda: served.admission.in_flight_bytes, "the body's first bytes")
+            await client.send(body[10:])
+        answer = await client.answer()
+        assert answer.status == 200
+        assert answer.headers["x-request-id"] != "sneaked"
+
+
+@pytest.mark.parametrize("endless", [b"0\r\nX: " + b"v" * 300_000, b"1;" + b"x" * 300_000])
+async def test_trailers_and_chunk_extensions_are_bounded(endless: bytes) -> None:
+    """What is no body is not kept without end, and does not wait for the body's deadline."""
+    async with front(HEAD_LIMIT) as served, await served.connect() as client:
+        await client.send(CHUNKED + b"1\r\n{\r\n")
+        await eventually(lambda: served.admission.in_flight_bytes, "the body's first byte")
+        await client.send(endless)
+        answer = await client.answer()
+        assert (answer.status, answer.code) == (400, "invalid_http")
+        assert await client.ended() == b""
+    assert served.submitted == []
+
+
+async def test_a_body_in_chunks_of_one_byte_is_taken() -> None:
+    """The worst that a legal client does to its framing."""
+    large = b'{"version":"1","data":["' + b"x" * 20_000 + b'"]}'
+    async with front(HEAD_LIMIT) as served, await served.connect() as client:
+        await client.send(CHUNKED)
+        for start in range(0, len(large), 500):
+            await client.send(b"".join(b"1\r\n%c\r\n" % byte for byte in large[start : start + 500]))
+        assert (await client.ask(b"0\r\n\r\n")).status == 200
 
 
 async def test_a_half_closed_client_hears_its_answer() -> None:
@@ -285,7 +351,9 @@ async def test_a_client_that_does_not_read_is_dropped() -> None:
         for _ in range(20):
             writer.write(post(many))
         await eventually(
-            lambda: served.metric("spillway_ingest_connections_closed_total", reason="unread_answer"), "the reset"
+            lambda: served.metric("spillway_ingest_connections_closed_total", reason="unread_answer"),
+            "the reset",
+            deadline_s=60,  # 200,000 ids are made before, on a busy machine
         )
         writer.close()
 
