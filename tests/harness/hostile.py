@@ -45,6 +45,7 @@ class Kind(StrEnum):
     """What a client does. All but the last four never send a body that could be taken."""
 
     HEAD = "head"  # drips its head
+    HEADERS = "headers"  # sends many small headers, and no end of them
     BODY = "body"  # drips its body
     STALL = "stall"  # sends some of its body, and then nothing
     GZIP = "gzip"  # a bomb
@@ -159,6 +160,7 @@ _CUT = b'{"version":"1","data":["'
 # What is sent as fast as it can be, given the headers that all have: of each kind.
 _OPENINGS: dict[Kind, Callable[[Sequence[str]], bytes]] = {
     Kind.HEAD: lambda _: f"POST {PATH} HTTP/1.1\r\nX: ".encode(),
+    Kind.HEADERS: lambda _: f"POST {PATH} HTTP/1.1\r\n".encode() + b"a:b\r\n" * 6000,
     Kind.BODY: lambda headers: post(_CUT, *headers, length=100_000),
     Kind.STALL: lambda headers: post(_CUT.ljust(_STALLED_BYTES, b"x"), *headers, length=_MIB),
     Kind.GZIP: lambda headers: post(gzip_bomb(), *headers, _LAST, _GZIP),
@@ -208,10 +210,8 @@ class _Crowd:
         self._begun = begun
         self._until_s = time.monotonic() + plan.seconds
 
-    async def client(self, kind: Kind) -> None:
+    async def client(self, kind: Kind, opening: bytes) -> None:
         """Come, and come again."""
-        token = self._plan.token
-        opening = _OPENINGS[kind]([f"Authorization: Bearer {token}"] if token else [])
         first = True
         while first or time.monotonic() < self._until_s:
             await self._once(kind, opening, first=first)
@@ -250,11 +250,14 @@ async def _run(plan: Plan) -> Told:
         if not missing:
             sys.stdout.write("begun\n")
 
+    headers = [f"Authorization: Bearer {plan.token}"] if plan.token else []
+    # Before anybody connects: to make a bomb takes longer than a head's deadline on a busy machine.
+    openings = {kind: _OPENINGS[kind](headers) for kind in plan.kinds}
     crowd = _Crowd(plan, begun)
     async with asyncio.TaskGroup() as group:
         for kind, count in plan.kinds.items():
             for _ in range(count):
-                group.create_task(crowd.client(kind))
+                group.create_task(crowd.client(kind, openings[kind]))
     return crowd.told
 
 
