@@ -73,8 +73,8 @@ def followers(tier: IngestTier, balancer: Balancer) -> list[RuleFollowers]:
     """Clients that keep their connections, that connect for each request, that send large bodies over slow lines."""
     entry, answers = replace(tier, url=balancer.url), Answers()
     return [
-        RuleFollowers(entry, clients=6, every_s=0.02, answers=answers),
-        RuleFollowers(entry, clients=4, headers={"Connection": "close"}, answers=answers),
+        RuleFollowers(entry, answers=answers),
+        RuleFollowers(entry, headers={"Connection": "close"}, answers=answers),
         RuleFollowers(entry, clients=3, items=4, size=200_000, upload_s=0.5, answers=answers),
     ]
 
