@@ -11,7 +11,7 @@ get eight seventeenths each, and there is always room left for one that has not 
 
 import math
 
-RETRY_AFTER_MAX_S = 30
+RETRY_AFTER_MAX_S = 10
 OWNER_SHARE = 8
 _RATE_WINDOW_S = 5.0
 

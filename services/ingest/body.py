@@ -8,6 +8,7 @@ a thousand slow clients cannot hold what good ones need.
 import asyncio
 import contextlib
 import itertools
+from collections.abc import AsyncIterator
 
 from starlette.types import Message, Receive
 
@@ -23,7 +24,7 @@ SLOW_BYTES_PER_S = 64 * 1024
 
 _LINGER_S = 2.0
 _LINGER_BYTES_MAX = 64 * 1024 * 1024
-_CANDIDATES_MAX = 16  # bodies looked at for a slow one, the oldest first: a full house must stay cheap to refuse
+_LOOK_EVERY_S = 0.25  # between two searches for slow bodies: a full house must stay cheap to refuse
 
 
 class DisconnectedError(Exception):
@@ -37,9 +38,11 @@ class Bodies:
         self.bytes_max = settings.max_body_bytes
         self.deadline_s = settings.body_deadline_s
         self.admission = admission
-        self.decoding = asyncio.Lock()  # one long decompression at a time: a turn of the loop has one piece in it
+        self._large = asyncio.Lock()
         self.closed: Problem | None = None  # why no body is waited for any more
-        self.receiving: dict[Body, None] = {}  # in the order of their starts
+        self.receiving: set[Body] = set()
+        self._slow: list[Body] = []  # of these, at the last look; the one that holds most comes last
+        self._looked_at_s = 0.0
 
     def open(self, head: RequestHead, receive: Receive) -> "Body":
         """The body of one request, nothing of it read yet."""
@@ -51,20 +54,48 @@ class Bodies:
         for body in list(self.receiving):
             body.end(problem)
 
+    @contextlib.asynccontextmanager
+    async def turn(self, bound_s: float) -> AsyncIterator[None]:
+        """The turn of one large body: one at a time is decompressed, or parsed.
+
+        Raises:
+            RefusedError: it did not come within `bound_s` seconds.
+
+        """
+        try:
+            async with asyncio.timeout(bound_s):
+                await self._large.acquire()
+        except TimeoutError:
+            detail = f"its turn among the large bodies did not come in {bound_s:g} s"
+            raise RefusedError(Problem(Code.OVERLOADED, detail)) from None
+        try:
+            yield
+        finally:
+            self._large.release()
+
     def make_room(self, reservation: Reservation, size_bytes: int) -> bool:
         """Whether so many bytes more can be reserved; slow bodies are ended where that makes room."""
         if reservation.fits(size_bytes):
             return True
+        if self.admission.fits(size_bytes):
+            return False  # there is room: only this owner has had its share of it
         now_s = asyncio.get_running_loop().time()
-        for body in list(itertools.islice(self.receiving, _CANDIDATES_MAX)):
-            if body.reserved is not reservation and body.is_slow(now_s):
-                detail = (
-                    f"only {body.received_bytes} bytes came in {now_s - body.started_s:.0f} s, and others need the room"
-                )
+        if not self._slow and now_s - self._looked_at_s >= _LOOK_EVERY_S:
+            self._looked_at_s = now_s
+            self._slow = sorted((body for body in self.receiving if body.is_slow(now_s)), key=_held_bytes)
+        while self._slow:
+            body = self._slow.pop()
+            if body in self.receiving and body.reserved is not reservation:
+                waited_s = now_s - body.started_s
+                detail = f"only {body.received_bytes} bytes came in {waited_s:.0f} s, and others need the room"
                 body.end(Problem(Code.BODY_TIMEOUT, detail))
                 if reservation.fits(size_bytes):
                     return True
         return False
+
+
+def _held_bytes(body: "Body") -> int:
+    return body.reserved.bytes
 
 
 class Body:
@@ -124,7 +155,7 @@ class Body:
     def end(self, problem: Problem) -> None:
         """Stop to receive it: its bytes are free at once, and the request is answered with the problem."""
         self._ended = problem
-        self._bodies.receiving.pop(self, None)
+        self._bodies.receiving.discard(self)
         self._chunks.clear()
         self.reserved.release()
         if self._timeout is not None:
@@ -153,13 +184,12 @@ class Body:
 
     async def _receive_all(self) -> None:
         bodies = self._bodies
-        message = await self._next()
-        if message.get("more_body", False):
-            if bodies.closed is not None:
-                raise RefusedError(bodies.closed)
-            self.started_s = asyncio.get_running_loop().time()
-            bodies.receiving[self] = None
+        if bodies.closed is not None and self.unread:
+            raise RefusedError(bodies.closed)
+        self.started_s = asyncio.get_running_loop().time()
+        bodies.receiving.add(self)
         try:
+            message = await self._next()
             while self._ended is None:
                 chunk: bytes = message.get("body", b"")
                 self.received_bytes += len(chunk)
@@ -173,29 +203,42 @@ class Body:
                 message = await self._next()
             raise RefusedError(self._ended)
         finally:
-            bodies.receiving.pop(self, None)
+            bodies.receiving.discard(self)
 
     async def _decompressed(self, coding: str, body: bytes) -> bytes:
-        bodies = self._bodies
-        content: list[bytes] = []
-        size = 0
+        """A small body at once. Of the others one at a time: a decoder's window takes up to 8 MiB that nobody counts;
+        and in pieces, between which others run.
+        """
         try:
-            async with contextlib.AsyncExitStack() as turn:
-                for number, piece in enumerate(decompress(coding, body)):
-                    size += len(piece)
-                    if size > bodies.bytes_max:
-                        detail = f"the body is over {bodies.bytes_max} bytes once decompressed (MAX_BODY_BYTES)"
-                        raise RefusedError(Problem(Code.DECODED_BODY_TOO_LARGE, detail))
-                    self._take(len(piece))
-                    content.append(piece)
-                    if number == 1:  # no small one: from here on one at a time, and others run between two pieces
-                        await turn.enter_async_context(bodies.decoding)
-                    elif number > 1:
-                        await asyncio.sleep(0)
+            pieces = list(itertools.islice(decompress(coding, body), 2))
+            if len(pieces) == 1:
+                self._check_size(len(pieces[0]))
+                self._take(len(pieces[0]))
+            else:
+                del pieces
+                async with self._bodies.turn(self._bodies.deadline_s):
+                    pieces = await self._pieces(coding, body)
         except InvalidEncodingError as error:
             raise RefusedError(Problem(Code.INVALID_ENCODING, str(error))) from None
         self.reserved.give_back(len(body))
-        return content[0] if len(content) == 1 else b"".join(content)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _pieces(self, coding: str, body: bytes) -> list[bytes]:
+        pieces: list[bytes] = []
+        size = 0
+        for piece in decompress(coding, body):
+            size += len(piece)
+            self._check_size(size)
+            self._take(len(piece))
+            pieces.append(piece)
+            await asyncio.sleep(0)
+        return pieces
+
+    def _check_size(self, size_bytes: int) -> None:
+        bytes_max = self._bodies.bytes_max
+        if size_bytes > bytes_max:
+            detail = f"the body is over {bytes_max} bytes once decompressed (MAX_BODY_BYTES)"
+            raise RefusedError(Problem(Code.DECODED_BODY_TOO_LARGE, detail))
 
     def _take(self, size_bytes: int) -> None:
         if self.reserved.take(size_bytes):

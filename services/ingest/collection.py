@@ -70,7 +70,7 @@ _QUOTES_WITH_TOKEN = 10  # and "token" "…"
 _UTF8_PIECE_BYTES = 256 * 1024  # decoding to see whether it is UTF-8 takes four times the memory, for one piece
 _COUNT_PIECE_BYTES = 64 * 1024
 _DEPTH_FIRST_BYTES = 2048  # no nesting is too deep within fewer
-_DEPTH_SEARCH_BYTES_MAX = 48 * 1024 * 1024  # parsed again to find a place: some 50 ms
+_DEPTH_SEARCH_BYTES_MAX = 8 * 1024 * 1024  # parsed again to find a place: some 50 ms
 
 _SPACE = re.compile(rb"[ \t\n\r]*")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -234,9 +234,9 @@ def _nested_too_deeply(body: bytes) -> InvalidCollectionError:
     """Where, as closely as a bounded number of parsed bytes tells: the shortest start of the body that is too deep."""
     low, high, parsed = 0, _DEPTH_FIRST_BYTES, 0
     view = memoryview(body)
-    while high < len(body) and not _is_too_deep(view[:high]):
+    while high < len(body) and parsed < _DEPTH_SEARCH_BYTES_MAX and not _is_too_deep(view[:high]):
         low, high, parsed = high, high * 2, parsed + high
-    high = min(high, len(body))
+    high = len(body) if parsed >= _DEPTH_SEARCH_BYTES_MAX else min(high, len(body))
     while high - low > 1 and parsed < _DEPTH_SEARCH_BYTES_MAX:
         middle = (low + high) // 2
         low, high = (low, middle) if _is_too_deep(view[:middle]) else (middle, high)

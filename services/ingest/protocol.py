@@ -7,11 +7,13 @@ arrives in one piece costs no timer.
 """
 
 import asyncio
+import math
 import os
 from typing import Any
 
 import httptools
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -26,7 +28,10 @@ FLUSH_S = 5.0
 """Seconds that a client has to take an answer whole, and to close after its last one."""
 
 _UPGRADING = frozenset((b"upgrade", b"http2-settings"))
+_PIECE_BYTES = 4096
+_HEADERS_MAX = 128  # of a request: in memory each takes 110 bytes beyond its own, and it may have but four of these
 _FRAMING_SHARE_MAX = 8  # bytes of framing for a byte of the body: chunks of one byte take five
+_SILENT_FOR_S = 0.5  # how long a connection that says nothing keeps its place when others need one
 _LINGERING_MAX = 128  # connections above the bound that may stay to read their 503
 
 
@@ -43,7 +48,8 @@ class Connections:
         self._loop = asyncio.get_running_loop()
         self._open: set[IngestProtocol] = set()
         # Each in the order of its moments, which are the values: what stands first is due next.
-        self.heads: dict[IngestProtocol, float] = {}  # a head is due, or being received
+        self.fresh: dict[IngestProtocol, float] = {}  # not a byte has come yet
+        self.heads: dict[IngestProtocol, float] = {}  # a head is being received
         self.idle: dict[IngestProtocol, float] = {}  # between two requests
         self.unflushed: dict[IngestProtocol, float] = {}  # an answer, or the end, has not been taken yet
 
@@ -58,17 +64,37 @@ class Connections:
         return IngestProtocol(self, config, server_state, app_state, _loop)
 
     def enter(self, connection: "IngestProtocol") -> bool:
-        """A new connection. Whether there is room: the longest idle one makes it, if there is one."""
+        """A new connection. Whether there is room; whoever has least to lose makes it, if there is one."""
         self._open.add(connection)
-        if len(self._open) > self._max and self.idle:
-            self.drop(next(iter(self.idle)), "idle")
+        if len(self._open) > self._max:
+            self._make_room()
         self._metrics.connections.set(len(self._open))
         return len(self._open) <= self._max
+
+    def _make_room(self) -> None:
+        """Drop who has said nothing, else who is between two requests, else who is slow to say what it wants."""
+        now_s = self.now_s()
+        for book, reason, age_s in (
+            (self.fresh, "silent", _SILENT_FOR_S),
+            (self.idle, "idle", 0.0),
+            (self.heads, "late_head", _SILENT_FOR_S),
+        ):
+            connection, since_s = next(iter(book.items()), (None, now_s))
+            if connection is not None and since_s <= now_s - age_s:
+                self.drop(connection, reason)
+                return
+
+    def room_after_s(self) -> int:
+        """Whole seconds until a deadline makes room, at the latest."""
+        since_s = min((next(iter(book.values())) for book in (self.fresh, self.heads) if book), default=None)
+        if since_s is None:
+            return 1
+        return max(1, math.ceil(since_s + self.head_deadline_s - self.now_s()))
 
     def leave(self, connection: "IngestProtocol") -> None:
         """The connection is gone."""
         self._open.discard(connection)
-        for book in (self.heads, self.idle, self.unflushed):
+        for book in (self.fresh, self.heads, self.idle, self.unflushed):
             book.pop(connection, None)
         self._metrics.connections.set(len(self._open))
 
@@ -76,7 +102,8 @@ class Connections:
         """Close a connection that has no answer due."""
         self._metrics.connections_closed.labels(reason).inc()
         self._open.discard(connection)
-        self.idle.pop(connection, None)
+        for book in (self.fresh, self.heads, self.idle):
+            book.pop(connection, None)
         connection.close()
 
     def may_linger(self) -> bool:
@@ -94,8 +121,10 @@ class Connections:
             self.sweep()
 
     def sweep(self) -> None:
-        """Answer heads that are late, and drop clients that do not take their answer."""
+        """Answer heads that are late, and drop clients that say nothing or do not take their answer."""
         now_s = self.now_s()
+        for connection in _due(self.fresh, now_s - self.head_deadline_s):
+            self.drop(connection, "silent")
         for connection in _due(self.heads, now_s - self.head_deadline_s):
             self._metrics.connections_closed.labels("late_head").inc()
             connection.head_is_late()
@@ -137,21 +166,24 @@ class IngestProtocol(HttpToolsProtocol):
         self._framing_bytes = 0  # what came around them, as far as whole reads belong to its body
         self._last: RequestResponseCycle | None = None  # the request whose application was started last
         self._deaf = False  # nothing that still comes is looked at
+        self._held = b""  # read, and not shown to the parser yet: requests wait behind one another
 
     # What asyncio calls
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
         """A client is here: its first request's head is due."""
         super().connection_made(transport)
+        self.flow = self._gate = _Gate(transport)
         if self._book.enter(self):
-            self._book.heads[self] = self._book.now_s()
+            self._book.fresh[self] = self._book.now_s()
         else:
             detail = "no more connections are taken (MAX_CONNECTIONS)"
-            self._refuse(Problem(Code.TOO_MANY_CONNECTIONS, detail, (retry_after(1),)))
+            self._refuse(Problem(Code.TOO_MANY_CONNECTIONS, detail, (retry_after(self._book.room_after_s()),)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone, or we are done with it."""
         self._book.leave(self)
+        self._deaf, self._held = True, b""
         super().connection_lost(exc)
 
     def eof_received(self) -> bool | None:  # type: ignore[override] # uvicorn returns nothing
@@ -166,22 +198,56 @@ class IngestProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._deaf:
             return
+        if self in self._book.fresh:
+            del self._book.fresh[self]
         self._book.idle.pop(self, None)
+        if self._held:
+            self._held += data  # reading is paused: what comes was on its way
+        else:
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """Show the bytes to the parser, until a request waits behind another: then the rest waits, too.
+
+        Piece by piece: a read of 256 KB may hold fourteen thousand requests, and each is an object before it has its
+        turn. How much a connection may hold back is so bounded, and how long it may keep the loop.
+        """
+        for start in range(0, len(data), _PIECE_BYTES):
+            if self._deaf:
+                return
+            if self.pipeline:
+                self._held = data[start:]
+                self._gate.shut()
+                return
+            piece = data[start : start + _PIECE_BYTES]
+            while piece:
+                piece = self._parse(piece)
+
+    def _go_on(self) -> None:
+        """Show the parser what was held back."""
+        held, self._held = self._held, b""
+        self._read(held)
+        if not self._held and not self.pipeline:
+            self._gate.open()
+
+    def _parse(self, data: bytes) -> bytes:
+        """Show the parser some bytes. What it gives back is to be read instead of what it could not go on with."""
         was_in_head = self._in_head
         self._fed_bytes = len(data)
         self._head_ended = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stopped:
-            self._decline_upgrade(data[stopped.args[0] :])
+            return self._without_upgrade() + data[stopped.args[0] :]
         except httptools.HttpParserError as error:
             self._cannot_go_on(_reason(error))
         else:
             self._watch_head(len(data) if was_in_head and not self._head_ended else 1)
             self._watch_framing(len(data))
+        return b""
 
-    def _decline_upgrade(self, rest: bytes) -> None:
-        """Read the request as if nothing had been offered, which its sender must expect (RFC 9110 §7.8).
+    def _without_upgrade(self) -> bytes:
+        """The head that has just come, as if nothing had been offered, which its sender must expect (RFC 9110 §7.8).
 
         The parser takes what follows such a head for another protocol, also the body of a POST. Java's HttpClient
         offers h2c with its first request.
@@ -196,7 +262,7 @@ class IngestProtocol(HttpToolsProtocol):
                 lines.append(b"%s: %s" % (name, value))
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
-        self.data_received(b"\r\n".join([*lines, b"", rest]))
+        return b"\r\n".join([*lines, b"", b""])
 
     def _watch_head(self, size_bytes: int) -> None:
         book = self._book
@@ -204,11 +270,14 @@ class IngestProtocol(HttpToolsProtocol):
             self._head_bytes = 0
             book.heads.pop(self, None)
             return
+        if self._head_ended:  # another one was completed in this read, and this one is new
+            self._head_bytes = 0
+            book.heads.pop(self, None)
         self._head_bytes += size_bytes
         if self._head_bytes > book.head_bytes_max:
             self._cannot_go_on(self._head_too_large())
-        else:
-            book.heads.setdefault(self, book.now_s())
+        elif self not in book.heads:
+            book.heads[self] = book.now_s()
 
     def _watch_framing(self, size_bytes: int) -> None:
         """Chunk headers and trailers are no body: what they take is bounded too."""
@@ -231,8 +300,15 @@ class IngestProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header. Trailers are none, and nobody here asks for them (RFC 9110 §6.5.1)."""
+        """A header. Trailers are none, and nobody here asks for them (RFC 9110 §6.5.1).
+
+        Raises:
+            RefusedError: it is one too many; the parser stops.
+
+        """
         if self._in_head:
+            if len(self.headers) >= _HEADERS_MAX:
+                raise RefusedError(self._head_too_large())
             super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
@@ -286,7 +362,12 @@ class IngestProtocol(HttpToolsProtocol):
         if self.transport.get_write_buffer_size():
             self._book.unflushed.pop(self, None)  # its moment is that of the last answer
             self._book.unflushed[self] = self._book.now_s()
-        if not self._answer_is_due() and not self._head_bytes and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._held:
+            if not self.pipeline:
+                self.loop.call_soon(self._go_on)
+        elif not self._answer_is_due() and not self._head_bytes:
             self._book.idle[self] = self._book.now_s()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -304,12 +385,9 @@ class IngestProtocol(HttpToolsProtocol):
     # How a connection ends
 
     def head_is_late(self) -> None:
-        """The head has had its time. A client that has said nothing at all gets no answer either."""
-        if self._head_bytes:
-            detail = f"the head took longer than {self._book.head_deadline_s:g} s"
-            self._cannot_go_on(Problem(Code.HEAD_TIMEOUT, detail))
-        else:
-            self.close()
+        """The head has had its time."""
+        detail = f"the head took longer than {self._book.head_deadline_s:g} s"
+        self._cannot_go_on(Problem(Code.HEAD_TIMEOUT, detail))
 
     def holds_output(self) -> bool:
         """Whether something waits that the client does not take, an answer or the end of the connection."""
@@ -382,7 +460,31 @@ class IngestProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _head_too_large(self) -> Problem:
-        return Problem(Code.HEAD_TOO_LARGE, f"the head is over {self._book.head_bytes_max} bytes (MAX_HEAD_BYTES)")
+        detail = f"the head is over {self._book.head_bytes_max} bytes (MAX_HEAD_BYTES) or {_HEADERS_MAX} headers"
+        return Problem(Code.HEAD_TOO_LARGE, detail)
+
+
+class _Gate(FlowControl):
+    """uvicorn's flow control, which opens with every answer and every chunk of a body: not while requests wait."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__(transport)
+        self._shut = False
+
+    def shut(self) -> None:
+        """Read no more until `open`, whoever asks."""
+        self._shut = True
+        self.pause_reading()
+
+    def open(self) -> None:
+        """Read again."""
+        self._shut = False
+        self.resume_reading()
+
+    def resume_reading(self) -> None:
+        """Read again, where nothing waits."""
+        if not self._shut:
+            super().resume_reading()
 
 
 def _reason(error: httptools.HttpParserError) -> Problem:

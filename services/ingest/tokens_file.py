@@ -32,6 +32,7 @@ class _Stamp(NamedTuple):
     inode: int
     size: int
     mtime_ns: int
+    ctime_ns: int  # also changes with the owner and the rights
 
 
 class _Found(NamedTuple):
@@ -41,6 +42,7 @@ class _Found(NamedTuple):
     digest: bytes = b""
     tokens: Tokens | None = None
     reason: str = ""
+    was_read: bool = True  # else the trouble may end although the file does not change: it is tried again and again
 
 
 class TokensFile:
@@ -89,7 +91,7 @@ class TokensFile:
         found = await asyncio.to_thread(self._find)  # a large file, or a slow disk, must not hold up requests
         if found is None:
             return
-        self._settled = found.stamp == self._stamp
+        self._settled = found.stamp == self._stamp and found.was_read
         self._stamp = found.stamp
         if found.tokens is None:
             self._refuse(found)
@@ -112,7 +114,7 @@ class TokensFile:
         except InvalidTokensError as error:
             return _Found(stamp, reason=str(error))
         except OSError as error:
-            return _Found(stamp, reason=error.strerror or type(error).__name__)
+            return _Found(stamp, reason=error.strerror or type(error).__name__, was_read=False)
 
     def _take(self, tokens: Tokens, digest: bytes) -> None:
         self._tokens, self._digest, self._refused = tokens, digest, None
@@ -137,7 +139,7 @@ class TokensFile:
 
 
 def _stamp(status: os.stat_result) -> _Stamp:
-    return _Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _read(path: Path) -> tuple[_Stamp, bytes]:

@@ -212,3 +212,31 @@ async def test_one_tokens_flood_leaves_room_for_others() -> None:
         assert (await other).status == 200
         assert {(await task).status for task in answers} == {200, 503}
         assert served.admission.in_flight_bytes == 0
+
+
+async def test_a_token_pays_for_bodies_that_make_no_sense() -> None:
+    """What cannot be parsed costs its sender's quota: else a quota would bound no work."""
+    entry = {"name": "a", "sha256": hashlib.sha256(b"a").hexdigest(), "requests_per_s": 0.1}
+    tokens = Tokens.parse(json.dumps([entry]).encode())
+    settings = {**SMALL, "token_burst_s": 10}
+    async with front(settings, tokens=lambda: tokens) as served, await served.connect() as client:
+        assert (await client.ask(post(b"[" * 1000, "Authorization: Bearer a"))).status == 400
+        answer = await client.ask(post(BODY, "Authorization: Bearer a"))
+        assert (answer.status, answer.code) == (429, "quota_spent")
+        assert 1 <= int(answer.headers["retry-after"]) <= 10
+
+
+async def test_slow_bodies_give_way_whoever_stands_before_them() -> None:
+    """Those that are not slow do not shield those that are: of these the one that holds most goes."""
+    async with front({**SMALL, "max_in_flight_bytes": 7_000_000}) as served:
+        steady = [await stall(served, 200_000) for _ in range(12)]
+        stalled = [await stall(served, 250_000 + 150_000 * number) for number in range(5)]
+        asked_at = asyncio.get_running_loop().time()
+        while asyncio.get_running_loop().time() < asked_at + SLOW_AFTER_S + 0.5:
+            for client in steady:
+                await client.send(b"x" * 2000)
+            await asyncio.sleep(0.05)  # the pace of the clients
+        while (await (await served.connect()).ask(post(large(MAX_BODY)))).status == 503:
+            assert asyncio.get_running_loop().time() < asked_at + 10 * SLOW_AFTER_S
+        assert (await stalled[-1].answer()).code == "body_timeout"
+        assert served.metric("spillway_ingest_requests_total", status="408", code="body_timeout") == 1
