@@ -132,7 +132,7 @@ async def _run(settings: IngestSettings, options: dict[str, object], api: socket
     tokens_file = _tokens_file(settings, metrics, quotas)
     bodies = Bodies(settings, admission)
     refusals = Refusals(metrics)
-    connections = Connections(settings, refusals=refusals, metrics=metrics)
+    connections = Connections(settings, admission=admission, refusals=refusals, metrics=metrics)
     endpoint = CollectionsEndpoint(
         settings,
         access=Access(None if tokens_file is None else lambda: tokens_file.tokens, quotas),

@@ -23,8 +23,8 @@ class Admission:
         self.bytes_max = bytes_max
         self.in_flight_bytes = 0  # reserved and not yet released
         self._held: dict[str, int] = {}  # of these, by owner; no owner without bytes
-        self._rate = 0.0  # bytes released a second, smoothed over _RATE_WINDOW_S
-        self._released_bytes = 0  # since `_sampled_at`
+        self._rate = 0.0  # bytes acknowledged a second, smoothed over _RATE_WINDOW_S
+        self._acked_bytes = 0  # since `_sampled_at`
         self._sampled_at: float | None = None
 
     def open(self, owner: str | None = None) -> "Reservation":
@@ -47,14 +47,18 @@ class Admission:
         """What the owner holds."""
         return self._held.get(owner, 0)
 
+    def acked(self, size_bytes: int) -> None:
+        """So many of the bytes in flight have been acknowledged: what is refused or given up drains nothing."""
+        self._acked_bytes += size_bytes
+
     def sample(self, now_s: float) -> None:
-        """Fold what was released since the last sample into the rate. To be called about once a second."""
+        """Fold what was acknowledged since the last sample into the rate. To be called about once a second."""
         if self._sampled_at is not None and now_s > self._sampled_at:
             elapsed_s = now_s - self._sampled_at
             weight = min(1.0, elapsed_s / _RATE_WINDOW_S)
-            self._rate += weight * (self._released_bytes / elapsed_s - self._rate)
+            self._rate += weight * (self._acked_bytes / elapsed_s - self._rate)
         self._sampled_at = now_s
-        self._released_bytes = 0
+        self._acked_bytes = 0
 
     def retry_after_s(self) -> int:
         """Whole seconds until what is in flight has drained at the present rate: 1 to RETRY_AFTER_MAX_S."""
@@ -71,7 +75,6 @@ class Admission:
 
     def _remove(self, owner: str | None, size_bytes: int) -> None:
         self.in_flight_bytes -= size_bytes
-        self._released_bytes += size_bytes
         if owner is not None:
             self._own(owner, -size_bytes)
 

@@ -20,7 +20,9 @@ from services.ingest.settings import IngestSettings
 
 SLOW_AFTER_S = 2.0
 SLOW_BYTES_PER_S = 64 * 1024
-"""A body that has taken SLOW_AFTER_S and came slower than this gives its place to another when there is no room."""
+"""A body that falls SLOW_AFTER_S behind this gives its place to another when there is no room. What came faster before
+counts for no more than that: a burst does not buy a long silence.
+"""
 
 _LINGER_S = 2.0
 _LINGER_BYTES_MAX = 64 * 1024 * 1024
@@ -112,6 +114,7 @@ class Body:
         self.unread = head.has_body  # some of it may still come
         self.received_bytes = 0
         self.started_s = 0.0  # the loop's clock, when reading began
+        self._slow_at_s = 0.0  # from when on it counts as slow, if nothing more comes
         self.reserved = bodies.admission.open()
 
     def owned_by(self, owner: str) -> None:
@@ -162,9 +165,8 @@ class Body:
             self._timeout.reschedule(0)
 
     def is_slow(self, now_s: float) -> bool:
-        """Whether it has had its time, and came too slowly."""
-        elapsed_s = now_s - self.started_s
-        return elapsed_s > SLOW_AFTER_S and self.received_bytes < elapsed_s * SLOW_BYTES_PER_S
+        """Whether it comes too slowly."""
+        return now_s > self._slow_at_s
 
     def release(self) -> None:
         """Give the reserved bytes back."""
@@ -186,7 +188,9 @@ class Body:
         bodies = self._bodies
         if bodies.closed is not None and self.unread:
             raise RefusedError(bodies.closed)
-        self.started_s = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        self.started_s = loop.time()
+        self._slow_at_s = self.started_s + SLOW_AFTER_S
         bodies.receiving.add(self)
         try:
             message = await self._next()
@@ -200,6 +204,8 @@ class Body:
                 if not message.get("more_body", False):
                     self.unread = False
                     return
+                now_s = loop.time()
+                self._slow_at_s = min(max(self._slow_at_s, now_s) + len(chunk) / SLOW_BYTES_PER_S, now_s + SLOW_AFTER_S)
                 message = await self._next()
             raise RefusedError(self._ended)
         finally:

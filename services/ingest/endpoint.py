@@ -86,13 +86,13 @@ class CollectionsEndpoint:
             answer = Problem(Code.INTERNAL_ERROR, "something went wrong here; the log has it under the request id")
         finally:
             body.release()
+        self._metrics.request_seconds.observe(self._loop.time() - started_s)
         if isinstance(answer, Problem):
             self._refusals.tell(answer, request_id, self._loop.time())
             await send_problem(answer, request_id, send, body)
         else:
             self._accepted.inc()
             await _send(send, 200, answer, [_JSON, (b"x-request-id", request_id.encode("ascii"))])
-        self._metrics.request_seconds.observe(self._loop.time() - started_s)
 
     async def _answer(self, method: str, head: RequestHead, request_id: str, body: Body) -> bytes:
         """The body of a 200.
@@ -199,6 +199,7 @@ class CollectionsEndpoint:
                 submission.abandon()
         if problem is not None:
             raise RefusedError(problem)
+        self._bodies.admission.acked(body.reserved.bytes)
         self._metrics.payloads.inc(len(values))
         self._metrics.payload_bytes.inc(sum(map(len, values)))
         return _encode({"accepted": len(values), "ids": [stamp.payload_id(index) for index in range(len(values))]})

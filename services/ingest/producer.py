@@ -12,6 +12,7 @@ wedged by one refused batch.
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -20,7 +21,7 @@ from aiokafka.conn import collect_hosts
 from aiokafka.errors import KafkaError
 
 from services.ingest.brokers import Address, Answer, Brokers, Connect
-from services.ingest.problems import Code, Problem
+from services.ingest.problems import Code, Problem, retry_after
 from services.ingest.settings import IngestSettings
 from shared.kafka import TopicFacts, once_only, stop_producer, topic_facts
 from shared.ops import Readiness
@@ -31,6 +32,7 @@ logger = logging.getLogger("spillway.ingest.producer")
 KAFKA, TOPIC = "kafka", "topic"  # this module's readiness conditions
 _IDLE_ASK_S = 5.0  # between two questions to the brokers while nothing is amiss
 _ASK_BOUND_S = 2.0
+_RETRY_AFTER_MAX_S = 10
 _STOP_BOUND_S = 3.0
 _BACKOFF_S = (0.5, 1.0)  # between attempts to reach Kafka; the last repeats
 
@@ -77,14 +79,23 @@ class KafkaLink:
         self._facts_at: float | None = None  # when the topic was looked at; None asks for a new look
         self._looked = asyncio.Event()  # set by a look, cleared by what asks for one
         self._wanted = asyncio.Event()  # set by what cannot wait for the next tick
+        self._well_at = time.monotonic()  # when there was last nothing to refuse for
         self._kafka_refusal: Problem | None = _starting(self._address)
         self._topic_refusal: Problem | None = None
         self._broken: str | None = None  # why the producer must go
 
     @property
     def refusal(self) -> Problem | None:
-        """Why no collection can be taken now; None when one can."""
-        return self._kafka_refusal or self._topic_refusal
+        """Why no collection can be taken now; None when one can.
+
+        Who is refused comes back the later, the longer this has gone on: after a quarter of that time, at most after
+        _RETRY_AFTER_MAX_S, so that its return is noticed soon, and not by everybody every second meanwhile.
+        """
+        problem = self._kafka_refusal or self._topic_refusal
+        if problem is None:
+            return None
+        wait_s = min(_RETRY_AFTER_MAX_S, max(1, math.ceil((time.monotonic() - self._well_at) / 4)))
+        return Problem(problem.code, problem.detail, (retry_after(wait_s),))
 
     def can_send(self, place: TopicPartition) -> bool:
         """Whether the partition has a leader, as the producer knows, and that broker is not silent: the client would
@@ -178,6 +189,8 @@ class KafkaLink:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._tick_s):
                     await self._wanted.wait()
+            if self._kafka_refusal is None and self._topic_refusal is None:
+                self._well_at = time.monotonic()
             urgent = self._kafka_refusal is not None or self._wanted.is_set() or troubled()
             self._wanted.clear()
             if urgent or self._facts_due() or time.monotonic() - self._answered_at >= _IDLE_ASK_S:

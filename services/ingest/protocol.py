@@ -17,6 +17,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from services.ingest.admission import Admission
 from services.ingest.problems import MEDIA_TYPE, Code, Problem, RefusedError, retry_after
 from services.ingest.refusals import Refusals
 from services.ingest.settings import IngestSettings
@@ -38,8 +39,11 @@ _LINGERING_MAX = 128  # connections above the bound that may stay to read their 
 class Connections:
     """All connections of the process, and what none of them may do for ever."""
 
-    def __init__(self, settings: IngestSettings, *, refusals: Refusals, metrics: IngestMetrics) -> None:
+    def __init__(
+        self, settings: IngestSettings, *, admission: Admission, refusals: Refusals, metrics: IngestMetrics
+    ) -> None:
         self.head_bytes_max = settings.max_head_bytes
+        self.admission = admission
         self.head_deadline_s = settings.head_deadline_s
         self.refusals = refusals
         self.last_requests = False  # every request that begins now is its connection's last
@@ -167,6 +171,7 @@ class IngestProtocol(HttpToolsProtocol):
         self._last: RequestResponseCycle | None = None  # the request whose application was started last
         self._deaf = False  # nothing that still comes is looked at
         self._held = b""  # read, and not shown to the parser yet: requests wait behind one another
+        self._reserved = connections.admission.open()  # its bytes
 
     # What asyncio calls
 
@@ -184,6 +189,7 @@ class IngestProtocol(HttpToolsProtocol):
         """The client is gone, or we are done with it."""
         self._book.leave(self)
         self._deaf, self._held = True, b""
+        self._reserved.release()
         super().connection_lost(exc)
 
     def eof_received(self) -> bool | None:  # type: ignore[override] # uvicorn returns nothing
@@ -202,7 +208,7 @@ class IngestProtocol(HttpToolsProtocol):
             del self._book.fresh[self]
         self._book.idle.pop(self, None)
         if self._held:
-            self._held += data  # reading is paused: what comes was on its way
+            self._hold(data)  # reading is paused: it was on its way
         else:
             self._read(data)
 
@@ -216,16 +222,27 @@ class IngestProtocol(HttpToolsProtocol):
             if self._deaf:
                 return
             if self.pipeline:
-                self._held = data[start:]
-                self._gate.shut()
+                self._hold(data[start:])
                 return
             piece = data[start : start + _PIECE_BYTES]
             while piece:
                 piece = self._parse(piece)
 
+    def _hold(self, data: bytes) -> None:
+        """Keep the bytes for later, as a part of what is in flight. Where there is no room the connection ends with
+        its answers, and its client sends the rest again on another.
+        """
+        self._gate.shut()
+        if self._reserved.take(len(data)):
+            self._held += data
+        else:
+            self._deaf = True
+            self._end_after_answers()
+
     def _go_on(self) -> None:
         """Show the parser what was held back."""
         held, self._held = self._held, b""
+        self._reserved.release()
         self._read(held)
         if not self._held and not self.pipeline:
             self._gate.open()
@@ -364,10 +381,12 @@ class IngestProtocol(HttpToolsProtocol):
             self._book.unflushed[self] = self._book.now_s()
         if self.transport.is_closing():
             return
-        if self._held:
-            if not self.pipeline:
+        if not self.pipeline:
+            if self._held:
                 self.loop.call_soon(self._go_on)
-        elif not self._answer_is_due() and not self._head_bytes:
+                return
+            self._gate.open()
+        if not self._answer_is_due() and not self._head_bytes:
             self._book.idle[self] = self._book.now_s()
 
     def timeout_keep_alive_handler(self) -> None:

@@ -137,9 +137,9 @@ def _idempotency_key(head: RequestHead, value: bytes) -> None:
 
 
 def _authorization(head: RequestHead, value: bytes) -> None:
-    scheme, _, credentials = value.partition(b" ")
+    scheme, *credentials = value.split(None, 1)[:2] or [b""]
     if scheme.lower() == b"bearer":  # another scheme is another's: a proxy's on the way, say
-        head.bearer = credentials.strip()
+        head.bearer = credentials[0].strip() if credentials else b""
 
 
 _WANTED = {

@@ -72,7 +72,7 @@ async def front(
     metrics = IngestMetrics(registry)
     admission = Admission(chosen.max_in_flight_bytes)
     refusals = Refusals(metrics)
-    connections = Connections(chosen, refusals=refusals, metrics=metrics)
+    connections = Connections(chosen, admission=admission, refusals=refusals, metrics=metrics)
     bodies = Bodies(chosen, admission)
     seen: list[Submission] = []
 

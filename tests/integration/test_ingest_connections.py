@@ -61,6 +61,27 @@ async def test_many_requests_in_one_write_are_all_answered() -> None:
     assert [len(submission.values[0]) for submission in served.submitted] == [size + 2 for size in sizes]
 
 
+async def test_a_pipeline_goes_on_wherever_its_reads_end() -> None:
+    """Requests of every size, in writes of every size: none is forgotten between two reads."""
+    sizes = [(number * 7919) % 9000 for number in range(300)]
+    requests = b"".join(post(b'{"version":"1","data":["%s"]}' % (b"x" * size)) for size in sizes)
+    async with front() as served, await served.connect() as client:
+
+        async def send() -> None:
+            at = 0
+            for turn in range(len(requests)):
+                step = 1 + (turn * 104_729) % 70_000
+                await client.send(requests[at : at + step])
+                at += step
+                if at >= len(requests):
+                    return
+
+        sending = asyncio.create_task(send())
+        assert [(await client.answer()).status for _ in sizes] == [200] * len(sizes)
+        await sending
+        assert served.admission.in_flight_bytes == 0
+
+
 async def test_a_broken_request_alone_is_a_problem_document() -> None:
     """What is no HTTP gets a 400 in our form, with a request id."""
     async with front() as served, await served.connect() as client:

@@ -111,6 +111,7 @@ def test_retry_after_is_backlog_over_rate() -> None:
     for second in range(1, 41):  # the rate is smoothed over 5 s: after 40 s it stands within 0.02 % of 1,000
         one = admission.open()
         one.take(1000)
+        admission.acked(1000)
         one.release()
         admission.sample(float(second))
     assert admission.retry_after_s() == 1  # nothing is in flight

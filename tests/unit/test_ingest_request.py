@@ -140,7 +140,14 @@ def test_without_a_key_the_id_is_ours() -> None:
 
 @pytest.mark.parametrize(
     ("value", "token"),
-    [(b"Bearer abc", b"abc"), (b"bearer  abc ", b"abc"), (b"Basic abc", None), (b"Bearer", b""), (b"", None)],
+    [
+        (b"Bearer abc", b"abc"),
+        (b"bearer  abc ", b"abc"),
+        (b"Bearer\tabc", b"abc"),
+        (b"Basic abc", None),
+        (b"Bearer", b""),
+        (b"", None),
+    ],
 )
 def test_bearer_tokens(value: bytes, token: bytes | None) -> None:
     """The scheme is compared without regard to case (RFC 9110 §11.1); another scheme is not ours."""
