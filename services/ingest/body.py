@@ -14,6 +14,7 @@ from starlette.types import Message, Receive
 
 from services.ingest.admission import Admission, Reservation
 from services.ingest.decompression import InvalidEncodingError, decompress
+from services.ingest.pace import Pace
 from services.ingest.problems import Code, Problem, RefusedError
 from services.ingest.request import RequestHead, body_too_large
 from services.ingest.settings import IngestSettings
@@ -24,6 +25,8 @@ SLOW_BYTES_PER_S = 64 * 1024
 counts for no more than that: a burst does not buy a long silence.
 """
 
+_LARGE_PIECE_BYTES = 32 * 1024
+_LARGE_PIECES_A_TURN = 2  # of the loop: some 2 ms, and more than 200 MB a second
 _LINGER_S = 2.0
 _LINGER_BYTES_MAX = 64 * 1024 * 1024
 _LOOK_EVERY_S = 0.25  # between two searches for slow bodies: a full house must stay cheap to refuse
@@ -40,6 +43,7 @@ class Bodies:
         self.bytes_max = settings.max_body_bytes
         self.deadline_s = settings.body_deadline_s
         self.admission = admission
+        self.pace = Pace(_LARGE_PIECES_A_TURN)
         self._large = asyncio.Lock()
         self.closed: Problem | None = None  # why no body is waited for any more
         self.receiving: set[Body] = set()
@@ -177,9 +181,11 @@ class Body:
         left = _LINGER_BYTES_MAX
         try:
             async with asyncio.timeout(_LINGER_S):
+                size = 0
                 while self.unread and left > 0:
-                    message = await self._next()
-                    left -= len(message.get("body", b""))
+                    message = await self._next(size)
+                    size = len(message.get("body", b""))
+                    left -= size
                     self.unread = message.get("more_body", False)
         except (TimeoutError, DisconnectedError):
             return
@@ -206,7 +212,7 @@ class Body:
                     return
                 now_s = loop.time()
                 self._slow_at_s = min(max(self._slow_at_s, now_s) + len(chunk) / SLOW_BYTES_PER_S, now_s + SLOW_AFTER_S)
-                message = await self._next()
+                message = await self._next(len(chunk))
             raise RefusedError(self._ended)
         finally:
             bodies.receiving.discard(self)
@@ -237,7 +243,7 @@ class Body:
             self._check_size(size)
             self._take(len(piece))
             pieces.append(piece)
-            await asyncio.sleep(0)
+            await self._bodies.pace.turn()
         return pieces
 
     def _check_size(self, size_bytes: int) -> None:
@@ -263,7 +269,10 @@ class Body:
             return Problem(Code.BODY_TIMEOUT, f"the body took longer than {deadline_s:g} s")
         return Problem(Code.OVERLOADED, f"the body's turn to be decompressed did not come in {deadline_s:g} s")
 
-    async def _next(self) -> Message:
+    async def _next(self, after_bytes: int = 0) -> Message:
+        """What comes next. After a large piece it has to wait for its turn, and is not read from the socket before."""
+        if after_bytes >= _LARGE_PIECE_BYTES:
+            await self._bodies.pace.turn()
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise DisconnectedError
