@@ -29,7 +29,10 @@ class IngestMetrics:
             "spillway_ingest_requests", "Answers of POST /v1/collections", ["status", "code"], registry=registry
         )
         self.request_seconds = Histogram(
-            "spillway_ingest_request_seconds", "From the head to the answer's first byte", buckets=_SECONDS, registry=registry
+            "spillway_ingest_request_seconds",
+            "From the head to the answer's first byte",
+            buckets=_SECONDS,
+            registry=registry,
         )
         self.payloads = Counter("spillway_ingest_payloads", "Payloads acknowledged by Kafka", registry=registry)
         self.payload_bytes = Counter("spillway_ingest_payload_bytes", "Their bytes", registry=registry)
@@ -54,10 +57,14 @@ class IngestMetrics:
             registry=registry,
         )
         self.disconnects = Counter(
-            "spillway_ingest_disconnects", "Requests whose body ended early: the client left, or sent no HTTP", registry=registry
+            "spillway_ingest_disconnects",
+            "Requests whose body ended early: the client left, or sent no HTTP",
+            registry=registry,
         )
         self.producer_restarts = Counter(
-            "spillway_ingest_producer_restarts", "Producers replaced because no broker answered", registry=registry
+            "spillway_ingest_producer_restarts",
+            "Producers replaced: no broker answered, none got anywhere, or they had moved",
+            registry=registry,
         )
         self.tokens_reloads = Counter(
             "spillway_ingest_tokens_reloads",

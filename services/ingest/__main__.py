@@ -45,7 +45,7 @@ logger = logging.getLogger("spillway.ingest")
 
 _BATCH_BYTES_UNBOUNDED = 2**30  # batches are measured by `batching`, not by the client
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
-_MMAP_THRESHOLD_BYTES = 64 * 1024
+_MMAP_THRESHOLD_BYTES = 512 * 1024  # 64 KiB keeps 37 MiB less and doubles the cost of a large body
 _OTHER_FILES = 384  # of a process: brokers, modules, the ops port, and refused connections that still read their 503
 
 

@@ -32,6 +32,7 @@ _UPGRADING = frozenset((b"upgrade", b"http2-settings"))
 _PIECE_BYTES = 4096
 _HEADERS_MAX = 128  # of a request: in memory each takes 110 bytes beyond its own, and it may have but four of these
 _FRAMING_SHARE_MAX = 8  # bytes of framing for a byte of the body: chunks of one byte take five
+_SWEPT_AT_ONCE = 16
 _SILENT_FOR_S = 0.5  # how long a connection that says nothing keeps its place when others need one
 _LINGERING_MAX = 128  # connections above the bound that may stay to read their 503
 
@@ -120,28 +121,39 @@ class Connections:
 
     async def run(self) -> None:
         """Keep the deadlines; ends only by cancellation."""
+        pause_s = SWEEP_S
         while True:
-            await asyncio.sleep(SWEEP_S)
-            self.sweep()
+            await asyncio.sleep(pause_s)
+            pause_s = 0.0 if self.sweep() else SWEEP_S
 
-    def sweep(self) -> None:
-        """Answer heads that are late, and drop clients that say nothing or do not take their answer."""
+    def sweep(self) -> bool:
+        """Answer heads that are late, and drop clients that say nothing or do not take their answer.
+
+        Returns:
+            Whether more may be due: a thousand that came together are not answered in one turn of the loop.
+
+        """
         now_s = self.now_s()
-        for connection in _due(self.fresh, now_s - self.head_deadline_s):
+        silent = _due(self.fresh, now_s - self.head_deadline_s)
+        for connection in silent:
             self.drop(connection, "silent")
-        for connection in _due(self.heads, now_s - self.head_deadline_s):
+        late = _due(self.heads, now_s - self.head_deadline_s)
+        for connection in late:
             self._metrics.connections_closed.labels("late_head").inc()
             connection.head_is_late()
-        for connection in _due(self.unflushed, now_s - FLUSH_S):
+        unread = _due(self.unflushed, now_s - FLUSH_S)
+        for connection in unread:
             if connection.holds_output():
                 self._metrics.connections_closed.labels("unread_answer").inc()
                 connection.transport.abort()
+        return max(len(silent), len(late), len(unread)) == _SWEPT_AT_ONCE
 
 
 def _due(book: dict["IngestProtocol", float], before_s: float) -> list["IngestProtocol"]:
+    """Take out those whose moment lies before, the first of them first, and no more than _SWEPT_AT_ONCE."""
     due: list[IngestProtocol] = []
     for connection, since_s in book.items():
-        if since_s > before_s:
+        if since_s > before_s or len(due) == _SWEPT_AT_ONCE:
             break
         due.append(connection)
     for connection in due:
@@ -167,6 +179,7 @@ class IngestProtocol(HttpToolsProtocol):
         self._fed_bytes = 0  # of the read that the parser is at
         self._head_ended = False  # a head was completed in this read
         self._body_bytes = 0  # of the request under way
+        self._body_left_bytes = 0  # of what its length says, still to come; below 0 where it says none
         self._framing_bytes = 0  # what came around them, as far as whole reads belong to its body
         self._last: RequestResponseCycle | None = None  # the request whose application was started last
         self._deaf = False  # nothing that still comes is looked at
@@ -215,16 +228,17 @@ class IngestProtocol(HttpToolsProtocol):
     def _read(self, data: bytes) -> None:
         """Show the bytes to the parser, until a request waits behind another: then the rest waits, too.
 
-        Piece by piece: a read of 256 KB may hold fourteen thousand requests, and each is an object before it has its
-        turn. How much a connection may hold back is so bounded, and how long it may keep the loop.
+        Piece by piece, except what is known to be one body: a read of 256 KB may hold fourteen thousand requests, and
+        each is an object before it has its turn. How much a connection may hold back is so bounded, and how long it may
+        keep the loop.
         """
-        for start in range(0, len(data), _PIECE_BYTES):
-            if self._deaf:
-                return
+        start = 0
+        while start < len(data) and not self._deaf:
             if self.pipeline:
                 self._hold(data[start:])
                 return
-            piece = data[start : start + _PIECE_BYTES]
+            piece = data[start : start + max(_PIECE_BYTES, self._body_left_bytes)]
+            start += len(piece)
             while piece:
                 piece = self._parse(piece)
 
@@ -332,6 +346,7 @@ class IngestProtocol(HttpToolsProtocol):
         """Bytes of the body."""
         self._framing_bytes -= len(body)
         self._body_bytes += len(body)
+        self._body_left_bytes -= len(body)
         super().on_body(body)
 
     def on_headers_complete(self) -> None:
@@ -352,7 +367,8 @@ class IngestProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # the parser stops now, and this head is read again
         version = self.parser.get_http_version()
-        if version == "1.1" and sum(name == b"host" for name, _ in self.headers) != 1:
+        hosts, self._body_left_bytes = _hosts_and_length(self.headers)
+        if hosts != 1 and version == "1.1":
             raise RefusedError(Problem(Code.INVALID_HTTP, "there must be one Host header (RFC 9112 §3.2)"))
         super().on_headers_complete()
         self._in_head = False
@@ -504,6 +520,16 @@ class _Gate(FlowControl):
         """Read again, where nothing waits."""
         if not self._shut:
             super().resume_reading()
+
+
+def _hosts_and_length(headers: list[tuple[bytes, bytes]]) -> tuple[int, int]:
+    hosts = length = 0
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+        elif name == b"content-length":
+            length = int(value)
+    return hosts, length
 
 
 def _reason(error: httptools.HttpParserError) -> Problem:

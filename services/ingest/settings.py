@@ -49,7 +49,9 @@ class IngestSettings(KafkaSettings):
         default=32 * MIB, description="Records that wait for one partition's writer; past it 503"
     )
     body_deadline_s: float = Field(
-        default=30, gt=0, description="Seconds from a request's head to its body's last byte, else 408"
+        default=30,
+        gt=0,
+        description="Seconds from a request's head to its body's last byte, else 408; up to a tenth later, by chance",
     )
     http_deadline_s: float = Field(
         default=10, gt=0, description="Seconds from a collection's last byte to its answer, 504 if need be"
