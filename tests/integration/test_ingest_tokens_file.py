@@ -1,6 +1,7 @@
 """The tokens file on a real disk: every way it is changed is noticed, and nothing but a good file is ever in force."""
 
 import asyncio
+import errno
 import hashlib
 import json
 import logging
@@ -261,3 +262,24 @@ def test_no_token_and_no_hash_is_in_a_log_line(
     for line in lines:
         assert SECRET[:12] not in line
         assert HASH[:9] not in line
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trouble that ends without a change of the file, a lack of descriptors, say: what it says is taken then."""
+    path = tmp_path / "tokens.json"
+    path.write_bytes(content("a"))
+    bench = Bench(path, caplog)
+    path.write_bytes(content("a", "b"))
+
+    def no_more_files(*_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("services.ingest.tokens_file.os.open", no_more_files)
+        for _ in range(3):
+            bench.look()
+    assert bench.names == "a"
+    bench.look()
+    assert bench.names == "a b"

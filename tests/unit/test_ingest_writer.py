@@ -204,6 +204,27 @@ async def test_between_two_tries_the_doubt_is_that_of_the_tries(error: Exception
         assert b.client.batches == [1]
 
 
+async def test_who_was_told_that_nothing_was_written_is_not_written_afterwards() -> None:
+    """Of a batch that is tried again, those that were answered at their deadline meanwhile are left out."""
+    async with bench() as made:
+        first = made.push(10)
+        await turn(lambda: made.client.in_flight == 1)
+        now_s = asyncio.get_running_loop().time()
+        early, late = made.push(10, deadline_s=now_s + 0.1), made.push(10)
+        await made.client.answer(None)  # the first is acked, and the two become one batch
+        await turn(lambda: made.client.in_flight == 1)
+        made.client.leader = None  # between the two tries
+        await made.client.answer(LeaderNotAvailableError())
+        await turn(lambda: not made.writer._sent)
+        made.writer.expire(now_s + 0.2)
+        assert await codes(early) == ["kafka_unavailable"]
+        made.client.leader = 1
+        await turn(lambda: len(made.client.batches) == 3)
+        await made.client.answer(None)
+        assert await codes(first, late) == ["", ""]
+        assert made.client.batches == [1, 2, 1]
+
+
 async def test_an_unexpected_error_costs_one_batch() -> None:
     """A bug answers its batch with 504, and the writer goes on."""
     async with bench() as b:
