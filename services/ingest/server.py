@@ -27,6 +27,7 @@ logger = logging.getLogger("spillway.ingest.server")
 DRAINING = "draining"  # this module's readiness condition: fails from the first signal on
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _EXIT_SIGNAL = 128
+_BODY_GRACE_S = 1.0  # what a body that is on its way gets once the listener is closed
 
 
 class IngestServer(uvicorn.Server):
@@ -78,9 +79,11 @@ class IngestServer(uvicorn.Server):
         self._stopping = asyncio.get_running_loop().call_later(self._drain_delay_s, self._stop)
 
     def _stop(self) -> None:
-        self._bodies.close(Problem(Code.DRAINING, "this server is shutting down; the body had not come completely"))
+        loop = asyncio.get_running_loop()
+        late = Problem(Code.DRAINING, "this server is shutting down; the body had not come completely")
+        loop.call_later(_BODY_GRACE_S, self._bodies.close, late)
         self.should_exit = True
-        asyncio.get_running_loop().call_later(self._drain_bound_s, self._give_up)
+        loop.call_later(self._drain_bound_s, self._give_up)
 
     def _give_up(self) -> None:
         """Cut what is still not answered: of a request that it has to cancel, uvicorn would say a 500 in plain text."""
