@@ -26,9 +26,9 @@ from services.ingest.admission import Admission
 from services.ingest.app import COLLECTIONS_PATH, IngestApp
 from services.ingest.body import Bodies
 from services.ingest.brokers import Connect
+from services.ingest.connections import Connections
 from services.ingest.endpoint import CollectionsEndpoint
 from services.ingest.producer import KAFKA, TOPIC, KafkaLink
-from services.ingest.protocol import Connections
 from services.ingest.quota import Quotas
 from services.ingest.refusals import Refusals
 from services.ingest.server import IngestServer

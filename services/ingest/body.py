@@ -28,7 +28,7 @@ counts for no more than that: a burst does not buy a long silence.
 
 _LARGE_PIECE_BYTES = 32 * 1024
 _LARGE_PIECES_A_TURN = 2  # of the loop: some 2 ms, and more than 200 MB a second
-_LINGER_S = 2.0
+_LINGER_S = 5.0
 _LINGER_BYTES_MAX = 64 * 1024 * 1024
 _LOOK_EVERY_S = 0.25  # between two searches for slow bodies: a full house must stay cheap to refuse
 

@@ -1,167 +1,27 @@
-"""What a connection may cost before a request reaches the application: heads, silence, numbers (docs/decisions/0015).
+"""One connection, and what it may cost before its requests reach the application (docs/decisions/0015).
 
 Owns the HTTP side that uvicorn leaves open: it has no deadline for a head and no bound on its size, answers nothing
 useful where connections are too many, waits for ever for a client that does not take its answer, and writes its own 400
-into the place of an answer that is still due. One book for all connections holds what is late, so that a request that
-arrives in one piece costs no timer.
+into the place of an answer that is still due. What many connections may do together is `connections`'.
 """
 
 import asyncio
-import math
 import os
 from typing import Any
 
 import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from services.ingest.admission import Admission
-from services.ingest.problems import MEDIA_TYPE, Code, Problem, RefusedError, retry_after
-from services.ingest.refusals import Refusals
-from services.ingest.settings import IngestSettings
-from shared.telemetry import IngestMetrics
+from services.ingest.connections import Connections
+from services.ingest.problems import Code, Problem, RefusedError, retry_after
+from services.ingest.wire import hosts_and_length, last_answer, without_upgrade
 
-SWEEP_S = 0.25
-"""How late a deadline may be kept."""
-FLUSH_S = 5.0
-"""Seconds that a client has to take an answer whole, and to close after its last one."""
-READ_BYTES = 64 * 1024
-"""Most that is read of a connection in one turn of the loop."""
-
-_UPGRADING = frozenset((b"upgrade", b"http2-settings"))
 _PIECE_BYTES = 4096
 _HEADERS_MAX = 128  # of a request: in memory each takes 110 bytes beyond its own, and it may have but four of these
 _FRAMING_SHARE_MAX = 8  # bytes of framing for a byte of the body: chunks of one byte take five
-_SWEPT_AT_ONCE = 16
-_SILENT_FOR_S = 0.5  # how long a connection that says nothing keeps its place when others need one
-_LINGERING_MAX = 128  # connections above the bound that may stay to read their 503
-
-
-class Connections:
-    """All connections of the process, and what none of them may do for ever."""
-
-    def __init__(
-        self, settings: IngestSettings, *, admission: Admission, refusals: Refusals, metrics: IngestMetrics
-    ) -> None:
-        self.head_bytes_max = settings.max_head_bytes
-        self.admission = admission
-        self.head_deadline_s = settings.head_deadline_s
-        self.refusals = refusals
-        self.last_requests = False  # every request that begins now is its connection's last
-        self._max = settings.max_connections
-        self._metrics = metrics
-        self._loop = asyncio.get_running_loop()
-        self.read_buffer = memoryview(bytearray(READ_BYTES))
-        self._open: set[IngestProtocol] = set()
-        # Each in the order of its moments, which are the values: what stands first is due next.
-        self.fresh: dict[IngestProtocol, float] = {}  # not a byte has come yet
-        self.heads: dict[IngestProtocol, float] = {}  # a head is being received
-        self.idle: dict[IngestProtocol, float] = {}  # between two requests
-        self.unflushed: dict[IngestProtocol, float] = {}  # an answer, or the end, has not been taken yet
-
-    def protocol(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> "IngestProtocol":
-        """Make the protocol of one connection; uvicorn calls it for each."""
-        return IngestProtocol(self, config, server_state, app_state, _loop)
-
-    def enter(self, connection: "IngestProtocol") -> bool:
-        """A new connection. Whether there is room; whoever has least to lose makes it, if there is one."""
-        self._open.add(connection)
-        if len(self._open) > self._max:
-            self._make_room()
-        self._metrics.connections.set(len(self._open))
-        return len(self._open) <= self._max
-
-    def _make_room(self) -> None:
-        """Drop who has said nothing, else who is between two requests, else who is slow to say what it wants."""
-        now_s = self.now_s()
-        for book, reason, age_s in (
-            (self.fresh, "silent", _SILENT_FOR_S),
-            (self.idle, "idle", 0.0),
-            (self.heads, "late_head", _SILENT_FOR_S),
-        ):
-            connection, since_s = next(iter(book.items()), (None, now_s))
-            if connection is not None and since_s <= now_s - age_s:
-                self.drop(connection, reason)
-                return
-
-    def room_after_s(self) -> int:
-        """Whole seconds until a deadline makes room, at the latest."""
-        since_s = min((next(iter(book.values())) for book in (self.fresh, self.heads) if book), default=None)
-        if since_s is None:
-            return 1
-        return max(1, math.ceil(since_s + self.head_deadline_s - self.now_s()))
-
-    def leave(self, connection: "IngestProtocol") -> None:
-        """The connection is gone."""
-        self._open.discard(connection)
-        for book in (self.fresh, self.heads, self.idle, self.unflushed):
-            book.pop(connection, None)
-        self._metrics.connections.set(len(self._open))
-
-    def drop(self, connection: "IngestProtocol", reason: str) -> None:
-        """Close a connection that has no answer due."""
-        self._metrics.connections_closed.labels(reason).inc()
-        self._open.discard(connection)
-        for book in (self.fresh, self.heads, self.idle):
-            book.pop(connection, None)
-        connection.close()
-
-    def may_linger(self) -> bool:
-        """Whether a connection that is refused may stay until its client has read why."""
-        return len(self._open) <= self._max + _LINGERING_MAX
-
-    def now_s(self) -> float:
-        """The clock of all moments here, in seconds."""
-        return self._loop.time()
-
-    async def run(self) -> None:
-        """Keep the deadlines; ends only by cancellation."""
-        pause_s = SWEEP_S
-        while True:
-            await asyncio.sleep(pause_s)
-            pause_s = 0.0 if self.sweep() else SWEEP_S
-
-    def sweep(self) -> bool:
-        """Answer heads that are late, and drop clients that say nothing or do not take their answer.
-
-        Returns:
-            Whether more may be due: a thousand that came together are not answered in one turn of the loop.
-
-        """
-        now_s = self.now_s()
-        silent = _due(self.fresh, now_s - self.head_deadline_s)
-        for connection in silent:
-            self.drop(connection, "silent")
-        late = _due(self.heads, now_s - self.head_deadline_s)
-        for connection in late:
-            self._metrics.connections_closed.labels("late_head").inc()
-            connection.head_is_late()
-        unread = _due(self.unflushed, now_s - FLUSH_S)
-        for connection in unread:
-            if connection.holds_output():
-                self._metrics.connections_closed.labels("unread_answer").inc()
-                connection.transport.abort()
-        return max(len(silent), len(late), len(unread)) == _SWEPT_AT_ONCE
-
-
-def _due(book: dict["IngestProtocol", float], before_s: float) -> list["IngestProtocol"]:
-    """Take out those whose moment lies before, the first of them first, and no more than _SWEPT_AT_ONCE."""
-    due: list[IngestProtocol] = []
-    for connection, since_s in book.items():
-        if since_s > before_s or len(due) == _SWEPT_AT_ONCE:
-            break
-        due.append(connection)
-    for connection in due:
-        del book[connection]
-    return due
 
 
 class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
@@ -293,22 +153,13 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         return b""
 
     def _without_upgrade(self) -> bytes:
-        """The head that has just come, as if nothing had been offered, which its sender must expect (RFC 9110 §7.8).
-
-        The parser takes what follows such a head for another protocol, also the body of a POST. Java's HttpClient
-        offers h2c with its first request.
+        """The head that has just come, without the offer: the parser takes what follows one for another protocol, also
+        the body of a POST. Java's HttpClient offers h2c with its first request.
         """
-        version = self.parser.get_http_version().encode("ascii")
-        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
-        for name, value in self.headers:
-            if name == b"connection":
-                options = [option.strip().lower() for option in value.split(b",")]
-                lines.append(b"connection: " + b", ".join(option for option in options if option not in _UPGRADING))
-            elif name not in _UPGRADING:
-                lines.append(b"%s: %s" % (name, value))
+        head = without_upgrade(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
-        return b"\r\n".join([*lines, b"", b""])
+        return head
 
     def _watch_head(self, size_bytes: int) -> None:
         book = self._book
@@ -382,7 +233,7 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self.parser.should_upgrade():
             return  # the parser stops now, and this head is read again
         version = self.parser.get_http_version()
-        hosts, self._body_left_bytes = _hosts_and_length(self.headers)
+        hosts, self._body_left_bytes = hosts_and_length(self.headers)
         if hosts != 1 and version == "1.1":
             raise RefusedError(Problem(Code.INVALID_HTTP, "there must be one Host header (RFC 9112 §3.2)"))
         super().on_headers_complete()
@@ -457,19 +308,10 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         connection, and the answer would be lost.
         """
         request_id = os.urandom(16).hex()
-        body = problem.body(request_id)
         self._book.refusals.tell(problem, request_id, self._book.now_s())
-        headers = [
-            (b"content-type", MEDIA_TYPE),
-            (b"x-request-id", request_id.encode("ascii")),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-            *problem.headers,
-        ]
-        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
         self._deaf = True
         self._book.heads.pop(self, None)
-        self.transport.write(b"".join((STATUS_LINE[problem.status_code], lines, b"\r\n", body)))
+        self.transport.write(last_answer(problem, request_id))
         if self._book.may_linger():
             self.transport.write_eof()
             self._book.unflushed.setdefault(self, self._book.now_s())
@@ -535,16 +377,6 @@ class _Gate(FlowControl):
         """Read again, where nothing waits."""
         if not self._shut:
             super().resume_reading()
-
-
-def _hosts_and_length(headers: list[tuple[bytes, bytes]]) -> tuple[int, int]:
-    hosts = length = 0
-    for name, value in headers:
-        if name == b"host":
-            hosts += 1
-        elif name == b"content-length":
-            length = int(value)
-    return hosts, length
 
 
 def _reason(error: httptools.HttpParserError) -> Problem:

@@ -7,6 +7,7 @@ over; only then it lets uvicorn stop accepting and finish what is in flight. A s
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -17,8 +18,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from services.ingest.body import Bodies
+from services.ingest.connections import FLUSH_S, Connections
 from services.ingest.problems import Code, Problem
-from services.ingest.protocol import FLUSH_S, Connections
+from services.ingest.protocol import IngestProtocol
 from services.ingest.settings import IngestSettings
 from shared.ops import Readiness
 
@@ -39,7 +41,7 @@ class IngestServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=connections.protocol,  # type: ignore[arg-type] # uvicorn calls it, whatever it is
+                http=functools.partial(IngestProtocol, connections),  # type: ignore[arg-type] # uvicorn calls it
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -77,6 +77,7 @@ def check_ends(told: Told) -> None:
     """Each client was told a documented code in time, or its connection ended."""
     for kind, codes in told.codes.items():
         assert set(codes) <= TOLD[Kind(kind)] | {"closed"}, told
+        assert codes.get("closed", 0) <= sum(codes.values()) // 2, told  # most hear why
         deadline_s = HEAD_DEADLINE_S if kind == Kind.HEAD else 2 * BODY_DEADLINE_S  # its turn to be decompressed
         assert told.lasted_s[kind] < deadline_s + LATE_S, told
 

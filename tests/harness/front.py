@@ -16,9 +16,9 @@ from services.ingest.admission import Admission
 from services.ingest.app import IngestApp
 from services.ingest.batching import Submission
 from services.ingest.body import Bodies
+from services.ingest.connections import Connections
 from services.ingest.endpoint import CollectionsEndpoint
 from services.ingest.problems import Problem
-from services.ingest.protocol import Connections
 from services.ingest.quota import Quotas
 from services.ingest.refusals import Refusals
 from services.ingest.server import IngestServer

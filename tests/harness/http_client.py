@@ -21,6 +21,11 @@ class Answer:
         """Its body as JSON."""
         return json.loads(self.body)
 
+    @property
+    def code(self) -> str:
+        """The problem's code, empty for a 200."""
+        return "" if self.status == 200 else str(self.document["code"])
+
 
 def request(
     url: str,

@@ -7,13 +7,11 @@ import asyncio
 import io
 import itertools
 import json
-import threading
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 import aiohttp
 
+from tests.harness.background import Background
 from tests.harness.oracle import Answers
 
 _serials = itertools.count()
@@ -75,7 +73,7 @@ def post_at_once(url: str, collections: Sequence[Sequence[bytes]], answers: Answ
     asyncio.run(run())
 
 
-class Load:
+class Load(Background):
     """Steady load from `__enter__` to `stop`: `per_s` collections of `items` payloads a second, from `clients` clients.
 
     `size` is a payload's, in bytes; `answers` goes on with what clients were told before. A refused or unknown
@@ -92,25 +90,13 @@ class Load:
         size: int = 200,
         answers: Answers | None = None,
     ) -> None:
+        super().__init__("load", stop_deadline_s=30)
         self.answers = Answers() if answers is None else answers
         self._url = url
         self._clients = clients
         self._items = items
         self._size = size
         self._pause_s = clients / per_s
-        self._stop = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._main, name="load", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join(30)
 
     @property
     def accepted(self) -> int:
@@ -124,20 +110,11 @@ class Load:
             BaseException: what ended a client early.
 
         """
-        self._stop.set()
-        self._thread.join(30)
-        assert not self._thread.is_alive(), "a client of the load still waits for its answer"
-        if self._failure is not None:
-            raise self._failure
+        assert self.ended(), "a client of the load still waits for its answer"
         return self.answers
 
-    def _main(self) -> None:
-        try:
-            asyncio.run(self._run())
-        except BaseException as error:  # noqa: BLE001 - carried to the test's thread by `stop`
-            self._failure = error
-
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Post until it is time to stop."""
         timeout = aiohttp.ClientTimeout(total=20)
         async with aiohttp.ClientSession(timeout=timeout) as session, asyncio.TaskGroup() as group:
             for _ in range(self._clients):
@@ -145,7 +122,7 @@ class Load:
 
     async def _client(self, session: aiohttp.ClientSession) -> None:
         loop = asyncio.get_running_loop()
-        while not self._stop.is_set():
+        while not self.stopping.is_set():
             due = loop.time() + self._pause_s
             await post(session, self._url, payloads(self._items, size=self._size), self.answers)
             await asyncio.sleep(max(due - loop.time(), 0))  # the pace of the load, not a wait for anything

@@ -1,31 +1,12 @@
 """A client that says exactly what it is told to, byte by byte, and reads what comes. For tests of a server's edges."""
 
 import asyncio
-import json
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
+
+from tests.harness.http_client import Answer
 
 PATH = "/v1/collections"
 DEADLINE_S = 20
-
-
-@dataclass(frozen=True, slots=True)
-class RawAnswer:
-    """One answer. Names of headers are in small letters."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def document(self) -> Any:
-        """Its body as JSON."""
-        return json.loads(self.body)
-
-    @property
-    def code(self) -> str:
-        """The problem's code, empty for a 200."""
-        return "" if self.status == 200 else str(self.document["code"])
 
 
 def post(body: bytes, *headers: str, length: int | None = None) -> bytes:
@@ -57,7 +38,7 @@ class RawClient:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def answer(self, *, head_only: bool = False) -> RawAnswer:
+    async def answer(self, *, head_only: bool = False) -> Answer:
         """Read one answer.
 
         Raises:
@@ -68,9 +49,9 @@ class RawClient:
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:-2])}
             length = 0 if head_only else int(headers.get("content-length", "0"))
-            return RawAnswer(int(head[0].split()[1]), headers, await self.reader.readexactly(length))
+            return Answer(int(head[0].split()[1]), headers, await self.reader.readexactly(length))
 
-    async def ask(self, data: bytes) -> RawAnswer:
+    async def ask(self, data: bytes) -> Answer:
         """Send, and read one answer."""
         await self.send(data)
         return await self.answer()

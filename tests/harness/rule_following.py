@@ -10,18 +10,16 @@ import contextlib
 import io
 import json
 import os
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Self
 
 import aiohttp
 import psutil
 
 from shared.record import new_collection_id
+from tests.harness.background import Background
 from tests.harness.broker import Topic
 from tests.harness.load import envelope, payloads
 from tests.harness.oracle import Answers, Verdict, judge
@@ -48,7 +46,7 @@ class Seen:
     code: str
 
 
-class RuleFollowers:
+class RuleFollowers(Background):
     """`clients` clients of one ingest, from `__enter__` to `stop`: each posts the next collection when its last is 200.
 
     Args:
@@ -78,6 +76,7 @@ class RuleFollowers:
         self.answers = Answers() if answers is None else answers
         self.seen: list[Seen] = []  # every answer, in the order in which they came
         self.grown_bytes = 0  # the most that the ingest's resident memory lay above where it began
+        super().__init__("rule-following", stop_deadline_s=_STOP_DEADLINE_S)
         self._tier = tier
         self._clients = clients
         self._items = items
@@ -85,19 +84,6 @@ class RuleFollowers:
         self._every_s = every_s
         self._headers = {"Content-Type": "application/json", **(headers or {})}
         self._upload_s = upload_s
-        self._stop = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._main, name="rule-following", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join(_STOP_DEADLINE_S)
 
     def since(self, asked_s: float) -> list[Seen]:
         """Answers to what was asked after that moment."""
@@ -114,7 +100,7 @@ class RuleFollowers:
             AssertionError: they are not in time; shows what was told instead.
 
         """
-        self._raise()
+        self.check()
         began_s = time.monotonic()
         try:
             until(
@@ -133,23 +119,11 @@ class RuleFollowers:
             BaseException: what ended a client early.
 
         """
-        self._stop.set()
-        self._thread.join(_STOP_DEADLINE_S)
-        self._raise()
-        assert not self._thread.is_alive(), f"a client never got its 200; told of late: {self.seen[-5:]}"
+        assert self.ended(), f"a client never got its 200; told of late: {self.seen[-5:]}"
         return self.answers
 
-    def _raise(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-
-    def _main(self) -> None:
-        try:
-            asyncio.run(self._run())
-        except BaseException as error:  # noqa: BLE001 - carried to the test's thread by `stop`
-            self._failure = error
-
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Send until it is time to stop."""
         watch = asyncio.create_task(self._watch_memory())
         connector = aiohttp.TCPConnector(limit=0)
         timeout = aiohttp.ClientTimeout(total=30)
@@ -161,7 +135,7 @@ class RuleFollowers:
 
     async def _client(self, session: aiohttp.ClientSession) -> None:
         loop = asyncio.get_running_loop()
-        while not self._stop.is_set():
+        while not self.stopping.is_set():
             due = loop.time() + self._every_s
             await self._collection(session)
             await asyncio.sleep(max(due - loop.time(), 0))  # the pace of the load, not a wait for anything

@@ -27,7 +27,7 @@ def until(condition: Callable[[], T], what: str, *, deadline_s: float, every_s: 
         if answer:
             return answer
         if time.monotonic() >= end:
-            raise AssertionError(f"waited {deadline_s} s for {what}; the last answer was {answer!r}")
+            raise _late(what, deadline_s, answer)
         time.sleep(every_s)
 
 
@@ -44,8 +44,12 @@ async def eventually(condition: Callable[[], T], what: str, *, deadline_s: float
         if answer:
             return answer
         if time.monotonic() >= end:
-            raise AssertionError(f"waited {deadline_s} s for {what}; the last answer was {answer!r}")
+            raise _late(what, deadline_s, answer)
         await asyncio.sleep(every_s)
+
+
+def _late(what: str, deadline_s: float, answer: object) -> AssertionError:
+    return AssertionError(f"waited {deadline_s} s for {what}; the last answer was {answer!r}")
 
 
 def never(condition: Callable[[], object], what: str, *, for_s: float, every_s: float = 0.1) -> None:
