@@ -222,7 +222,7 @@ class Body:
 
     async def _decompressed(self, coding: str, body: bytes) -> bytes:
         """A small body at once. Of the others one at a time: a decoder's window takes up to 8 MiB that nobody counts;
-        and in pieces, between which others run.
+        and in pieces, between which others run. What was decompressed to see whether it is small is not kept meanwhile.
         """
         try:
             pieces = list(itertools.islice(decompress(coding, body), 2))

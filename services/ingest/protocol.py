@@ -119,14 +119,17 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def _hold(self, data: bytes) -> None:
         """Keep the bytes for later, as a part of what is in flight. Where there is no room the connection ends with
-        its answers, and its client sends the rest again on another.
+        its answers, and its client sends the rest again on another; until then what comes is read and dropped, since
+        bytes that nobody has read would reset the connection, and its answers with it.
         """
-        self._gate.shut()
         if self._reserved.take(len(data)):
+            self._gate.shut()
             self._held += data
         else:
-            self._deaf = True
-            self._end_after_answers()
+            self._deaf, self._held = True, b""
+            self._reserved.release()
+            self._gate.open()
+            self._end_after_waiting()
 
     def _go_on(self) -> None:
         """Show the parser what was held back."""
@@ -328,10 +331,8 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._book.heads.pop(self, None)
         if not self._answer_is_due():
             self._refuse(problem)
-        elif self.cycle is not self._last:  # one that waits behind others: it is not even begun
-            if self.cycle.more_body:
-                self.pipeline.popleft()
-            self._end_after_answers()
+        elif self.cycle is not self._last:
+            self._end_after_waiting()
         elif self.cycle.more_body:  # its own body is what makes no sense
             self.cycle.disconnected = True
             self.cycle.waiting_for_100_continue = False  # or uvicorn would write one behind our end
@@ -342,6 +343,12 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
                 self._refuse(problem)
         else:
             self._end_after_answers()
+
+    def _end_after_waiting(self) -> None:
+        """End with the answers of what waits; of these the last has no turn if its body will never be complete."""
+        if self.cycle.more_body:
+            self.pipeline.popleft()
+        self._end_after_answers()
 
     def _end_after_answers(self) -> None:
         last = self.pipeline[0][0] if self.pipeline else self._last

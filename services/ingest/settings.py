@@ -25,7 +25,9 @@ class IngestSettings(KafkaSettings):
         default="payloads", description="First part of the S3 key of every payload whose token names no other"
     )
     max_connections: int = Field(
-        default=4096, ge=1, description="Open connections; past it the longest idle one is closed, else the new one"
+        default=4096,
+        ge=1,
+        description="Open connections; past it a silent one is closed, else the longest idle, else the new one",
     )
     max_head_bytes: int = Field(default=32 * 1024, ge=1024, description="Largest head of a request: line and headers")
     head_deadline_s: float = Field(

@@ -1,6 +1,7 @@
 """Requests behind one another, in chunks, or offering another protocol: what belongs to one counts for no other."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -188,3 +189,36 @@ async def test_no_head_is_late_because_another_was_begun_long_ago() -> None:
             await client.send(request[20:] + request[:20])
             assert (await client.answer()).status == 200
             await asyncio.sleep(0.02)  # the pace of the client
+
+
+async def test_what_cannot_be_held_back_ends_the_connection_with_its_answers() -> None:
+    """Bytes behind a waiting request are a part of what is in flight. Where they do not fit, the requests that came
+    whole are answered, the one that did not is not waited for, and nothing stays reserved.
+    """
+    held: list[Submission] = []
+
+    def hold(submission: Submission) -> Problem | None:
+        held.append(submission)
+        return None
+
+    settings = {"max_body_bytes": 100_000, "max_in_flight_bytes": 200_000}
+    large = b'{"version":"1","data":["' + b"x" * 99_000 + b'"]}'
+    async with front(settings, submit=hold) as served, await served.connect() as client:
+        others = [await served.connect() for _ in range(2)]
+        for other in others:
+            await other.send(post(large))
+        await eventually(lambda: len(held) == 2, "an almost full budget")
+        await client.send(post(BODY) * 2 + post(large)[:3000])
+        await eventually(lambda: len(held) == 3, "the first of the pipeline")
+        await client.send(post(large)[3000:] + post(large)[:90_000])
+        held[2].settle(None)
+        await eventually(lambda: len(held) == 4, "the second")
+        held[3].settle(None)
+        assert [(await client.answer()).status for _ in range(2)] == [200, 200]
+        with contextlib.suppress(ConnectionResetError):  # bytes that were still on their way
+            assert await client.ended() == b""
+        for submission in held[:2]:
+            submission.settle(None)
+        assert [(await other.answer()).status for other in others] == [200, 200]
+        await eventually(lambda: served.admission.in_flight_bytes == 0, "nothing to be reserved")
+    assert len(held) == 4
