@@ -108,6 +108,7 @@ class GroupConsumer:
         self._new_client = new_client
         self._new_view = new_view
         self._give_up = give_up
+        self._topic_id: str | None = None  # of the last session that could tell
         self._stopping = asyncio.Event()
 
     @property
@@ -138,8 +139,7 @@ class GroupConsumer:
         brokers = self._settings.kafka_bootstrap_servers
         self._metrics.consumer_restarts.inc()
         if isinstance(cause, TopicRemadeError):
-            self._metrics.topic_remade.inc()
-            log.error("the topic was made anew", extra={"cause": str(cause)})
+            log.warning("the session ends", extra={"cause": str(cause)})  # the next one counts it
             return
         self._readiness.fail("kafka", f"KAFKA_BOOTSTRAP_SERVERS={brokers}: {type(cause).__name__}: {cause}")
         expected = isinstance(cause, KafkaError | TimeoutError | WedgedClientError)
@@ -159,10 +159,25 @@ class GroupConsumer:
             if await self._topic_exists(client):
                 # Before the group is joined: a commit of this session is never for a younger topic than its note says.
                 topic_id = await asyncio.wait_for(view.topic_id(), START_TIMEOUT_S)
+                self._recognise(topic_id)
                 await self._consume(client, view, topic_id)
         finally:
             with self._bounded_end("closing the Kafka client"):
                 await self._close(client, view)
+
+    def _recognise(self, topic_id: str | None) -> None:
+        """Tell of a topic that was made anew since the last session, whatever has ended that one: the lookout need not
+        have been the first to meet it.
+        """
+        if topic_id is None:  # gone for now, or the broker is too old to tell
+            return
+        if self._topic_id is not None and topic_id != self._topic_id:
+            self._metrics.topic_remade.inc()
+            log.error(
+                "the topic was made anew",
+                extra={"topic": self._settings.kafka_topic, "topic_id": topic_id, "before": self._topic_id},
+            )
+        self._topic_id = topic_id
 
     @contextlib.contextmanager
     def _bounded_end(self, what: str) -> Iterator[None]:

@@ -32,6 +32,7 @@ DRIP_S = 1.0
 _STALLED_BYTES = 64 * 1024
 _MIB = 1024 * 1024
 _ZSTD_BLOCK_BYTES = 128 * 1024
+_ANSWER_BYTES = 4096  # what is looked at of one
 _REST_S = 0.2  # between two tries of one client
 _FILES = 8192
 _CODE = re.compile(rb'"code":\s*"([a-z_]+)"')
@@ -194,7 +195,7 @@ async def _end(kind: Kind, reader: asyncio.StreamReader, writer: asyncio.StreamW
     answer = b""
     with contextlib.suppress(OSError):
         while piece := await reader.read(_MIB):
-            answer = answer or piece
+            answer = (answer + piece)[:_ANSWER_BYTES]  # its head may come before its body
     if answer.startswith(b"HTTP/1.1 200"):
         return "200"
     code = _CODE.search(answer)

@@ -105,6 +105,24 @@ async def test_whatever_ends_a_task_of_the_session_a_new_session_begins(call: st
     assert all(view.closed for view in b.views)
 
 
+@pytest.mark.parametrize("remade", [True, False])
+async def test_a_topic_made_anew_is_counted_whoever_met_it_first(
+    *, remade: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a poll ends the session before the lookout has seen the other id, it is counted and told all the same."""
+    b = bench()
+    async with running(b):
+        await b.joined()
+        b.broker.next("getmany", KafkaError("no such topic"))
+        if remade:
+            b.broker.topic_id = "id-2"
+        await until(lambda: len(b.clients) == 2)
+        b.broker.append(5)
+        await until(b.done)
+    assert b.value("topic_remade_total") == remade
+    assert ("the topic was made anew" in caplog.text) == remade
+
+
 @pytest.mark.parametrize("call", ["start", "view_start", "topics", "topic_id"])
 @pytest.mark.parametrize("step", [KafkaConnectionError(), asyncio.CancelledError(), OSError("unexpected")])
 async def test_a_session_that_does_not_start_is_followed_by_one_that_does(call: str, step: BaseException) -> None:
