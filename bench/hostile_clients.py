@@ -8,6 +8,7 @@ the measuring client's loop is not the bottleneck; they share the two cores all 
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import json
 import statistics
@@ -129,6 +130,7 @@ def measure(processes: Processes, tier: IngestTier, phase: Phase, *, again: bool
 def main() -> None:
     """Print one table."""
     with stand() as (processes, tier):
+        gc.disable()  # a collection of this process is not the ingest's latency
         asyncio.run(good_clients(tier, Phase("warm up"), WARM_UP_S))
         alone = Phase("alone")
         asyncio.run(good_clients(tier, alone, ALONE_S))

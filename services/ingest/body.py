@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from starlette.types import Message, Receive
 
 from services.ingest.admission import Admission, Reservation
-from services.ingest.decompression import InvalidEncodingError, decompress
+from services.ingest.decompression import PIECE_BYTES, InvalidEncodingError, decompress
 from services.ingest.pace import Pace
 from services.ingest.problems import Code, Problem, RefusedError
 from services.ingest.request import RequestHead, body_too_large
@@ -27,7 +27,7 @@ counts for no more than that: a burst does not buy a long silence.
 """
 
 _LARGE_PIECE_BYTES = 32 * 1024
-_LARGE_PIECES_A_TURN = 2  # of the loop: some 2 ms, and more than 200 MB a second
+_LARGE_PIECES_A_TURN = 1  # of the loop: below 1 ms, and more than 200 MB a second
 _LINGER_S = 5.0
 _LINGER_BYTES_MAX = 64 * 1024 * 1024
 _LOOK_EVERY_S = 0.25  # between two searches for slow bodies: a full house must stay cheap to refuse
@@ -153,9 +153,8 @@ class Body:
             bound_s = bodies.deadline_s * (1 + random.random() / 10)  # noqa: S311 - nobody gains by guessing
             async with asyncio.timeout(bound_s) as self._timeout:
                 await self._receive_all()
-                body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-                self._chunks.clear()
-                return body if self._coding is None else await self._decompressed(self._coding, body)
+                chunks = self._chunks if self._coding is None else await self._decompressed(self._coding)
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
         except TimeoutError:
             raise RefusedError(self._ended or self._late()) from None
         finally:
@@ -220,28 +219,33 @@ class Body:
         finally:
             bodies.receiving.discard(self)
 
-    async def _decompressed(self, coding: str, body: bytes) -> bytes:
+    async def _decompressed(self, coding: str) -> list[bytes]:
         """A small body at once. Of the others one at a time: a decoder's window takes up to 8 MiB that nobody counts;
         and in pieces, between which others run. What was decompressed to see whether it is small is not kept meanwhile.
         """
         try:
-            pieces = list(itertools.islice(decompress(coding, body), 2))
+            pieces = list(itertools.islice(decompress(coding, self._chunks), 2)) if self._may_be_small() else []
             if len(pieces) == 1:
                 self._check_size(len(pieces[0]))
                 self._take(len(pieces[0]))
             else:
-                del pieces
+                pieces.clear()
                 async with self._bodies.turn(self._bodies.deadline_s):
-                    pieces = await self._pieces(coding, body)
+                    pieces = await self._pieces(coding)
         except InvalidEncodingError as error:
             raise RefusedError(Problem(Code.INVALID_ENCODING, str(error))) from None
-        self.reserved.give_back(len(body))
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._chunks.clear()
+        self.reserved.give_back(self.received_bytes)
+        return pieces
 
-    async def _pieces(self, coding: str, body: bytes) -> list[bytes]:
+    def _may_be_small(self) -> bool:
+        """Whether its content may be of one piece: to try with a large one costs a millisecond that has no turn."""
+        return self.received_bytes < PIECE_BYTES
+
+    async def _pieces(self, coding: str) -> list[bytes]:
         pieces: list[bytes] = []
         size = 0
-        for piece in decompress(coding, body):
+        for piece in decompress(coding, self._chunks):
             size += len(piece)
             self._check_size(size)
             self._take(len(piece))

@@ -7,7 +7,7 @@ the other (RFC 1952 §2.2, RFC 8878 §3). What ends early or goes on after its e
 
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 if sys.version_info >= (3, 14):
@@ -77,12 +77,12 @@ CODINGS: dict[str, Callable[[], _Member]] = {"gzip": _GzipMember, "x-gzip": _Gzi
 """Content codings that are taken (RFC 9110 §8.4.1: x-gzip is gzip)."""
 
 
-def decompress(coding: str, body: bytes) -> Iterator[bytes]:
+def decompress(coding: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The body's content, piece by piece: none larger than PIECE_BYTES, some of them empty.
 
     Args:
         coding: a key of CODINGS.
-        body: the whole body as sent.
+        chunks: the body as sent, cut anywhere.
 
     Raises:
         InvalidEncodingError: broken, cut short, or followed by something else.
@@ -91,19 +91,27 @@ def decompress(coding: str, body: bytes) -> Iterator[bytes]:
     make = CODINGS[coding]
     member = make()
     members = 1
-    for start in range(0, len(body), _INPUT_BYTES):
-        data = body[start : start + _INPUT_BYTES]
-        while data or not (member.eof or member.needs_input):
+    end = 0
+    for data in _inputs(chunks):
+        start, end = end, end + len(data)
+        left = data
+        while left or not (member.eof or member.needs_input):
             if member.eof:
                 member = make()
                 members += 1
                 if members > MEMBERS_MAX:
                     raise InvalidEncodingError(f"the body has more than {MEMBERS_MAX} {coding} members")
             try:
-                yield member.decompress(data, PIECE_BYTES)
+                yield member.decompress(left, PIECE_BYTES)
             except (zlib.error, zstd.ZstdError) as error:
-                place = f"member {members}, in the {_INPUT_BYTES} bytes from byte {start}"
+                place = f"member {members}, in the bytes from {start} to {end}"
                 raise InvalidEncodingError(f"the body is not {coding} ({place}): {error}") from None
-            data = member.unused_data if member.eof else b""
+            left = member.unused_data if member.eof else b""
     if not member.eof:
-        raise InvalidEncodingError(f"the {coding} body ends early, after {len(body)} bytes")
+        raise InvalidEncodingError(f"the {coding} body ends early, after {end} bytes")
+
+
+def _inputs(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        for start in range(0, len(chunk), _INPUT_BYTES):
+            yield chunk[start : start + _INPUT_BYTES]
