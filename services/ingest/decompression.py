@@ -104,7 +104,7 @@ def decompress(coding: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
             try:
                 yield member.decompress(left, PIECE_BYTES)
             except (zlib.error, zstd.ZstdError) as error:
-                place = f"member {members}, in the bytes from {start} to {end}"
+                place = f"member {members}, in the {len(data)} bytes from byte {start}"
                 raise InvalidEncodingError(f"the body is not {coding} ({place}): {error}") from None
             left = member.unused_data if member.eof else b""
     if not member.eof:
