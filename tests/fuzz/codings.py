@@ -13,6 +13,8 @@ else:
 
 CODINGS = ("gzip", "zstd")
 
+_WINDOW_LOG_MAX = 23  # RFC 9659: a frame that wants more than 8 MiB is no HTTP content coding
+
 
 def pack(coding: str, body: bytes, cuts: Sequence[int] = ()) -> bytes:
     """Compress, as one member for each part between two cuts."""
@@ -25,7 +27,7 @@ def unpack(coding: str, packed: bytes) -> bytes | None:
     """What is in it, or None where it is not what the coding says."""
     if coding == "zstd":
         try:
-            return zstd.decompress(packed)
+            return zstd.decompress(packed, options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG_MAX})
         except zstd.ZstdError:
             return None
     body = b""
