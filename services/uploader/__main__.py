@@ -6,8 +6,10 @@ import os
 import random
 import signal
 import time
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from typing import NoReturn, TypeVar
 
 import uvloop
 from aiokafka.errors import KafkaError
@@ -19,6 +21,8 @@ from services.uploader.dead_letter import DeadShare
 from services.uploader.dead_letter_topic import DeadLetters
 from services.uploader.errors import ConfigurationError
 from services.uploader.health import StoreHealth
+from services.uploader.jobs import replay_command, verify_command
+from services.uploader.jobs.settings import JobSettings
 from services.uploader.keys import KeyTemplate
 from services.uploader.limiter import Limiter
 from services.uploader.partition import Sink
@@ -37,6 +41,8 @@ from shared.telemetry import UploaderMetrics, configure_logging
 
 log = logging.getLogger("spillway.uploader")
 
+S = TypeVar("S", bound=KafkaSettings)
+
 EXIT_WEDGED = 70  # EX_SOFTWARE of sysexits.h
 PROBE_KEY = ".spillway/probe"
 
@@ -50,11 +56,23 @@ def main(argv: Sequence[str] | None = None) -> None:
             configure_logging(settings.log_level)
             _checked(settings)
             uvloop.run(_run(settings))
+        case "replay":
+            _job(JobSettings, replay_command.run, arguments)
+        case "verify":
+            _job(JobSettings, verify_command.run, arguments)
         case "topics":
             kafka = load(KafkaSettings)
             configure_logging("CRITICAL")  # one line of ours says what the client would say in five
             _checked(kafka)
             uvloop.run(_topics(kafka, cli.topic_plan(arguments, kafka.kafka_min_insync)))
+
+
+def _job(kind: type[S], job: Callable[[S, Namespace], Coroutine[None, None, int]], arguments: Namespace) -> NoReturn:
+    """Run a command of `jobs`, and leave with its exit code."""
+    settings = load(kind)
+    configure_logging(settings.log_level)
+    _checked(settings)
+    raise SystemExit(uvloop.run(job(settings, arguments)))
 
 
 def _checked(settings: KafkaSettings) -> None:

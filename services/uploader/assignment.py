@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
+from services.uploader.appetite import appetite
 from services.uploader.committer import Committer
 from services.uploader.partition import Partition, Sink
 from services.uploader.settings import UploaderSettings
@@ -62,25 +63,10 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is
     # -- what the poll task asks and brings; synchronous, so that nothing runs between a poll and its admission
 
     def hungry(self) -> tuple[list[TopicPartition], int]:
-        """The partitions to ask for, and how many records may come so that none exceeds MAX_QUEUE.
-
-        Half of MAX_BUFFER_BYTES is for whoever comes first, the other half is kept in equal shares: a partition with a
-        backlog of large records uses the memory that is free, and never the share of another.
-        """
-        settings = self._settings
-        free_for_all = sum(p.window.pending_bytes for p in self.table.values()) < settings.max_buffer_bytes // 2
-        # At least a byte, so that a partition with nothing in memory is always asked for, however small the budget.
-        share_bytes = max(1, settings.max_buffer_bytes // 2 // max(1, len(self.table)))
-        hungry = [
-            partition
-            for partition in self.table.values()
-            if partition.positioned
-            and len(partition.window) <= settings.max_queue // 2
-            and (free_for_all or partition.window.pending_bytes < share_bytes)
-        ]
+        """The partitions to ask for, and how many records may come."""
+        hungry, records_max = appetite(self.table.values(), self._settings)
         self.asked = dict.fromkeys(self.table, False) | {partition.tp: True for partition in hungry}
-        fullest = max((len(partition.window) for partition in hungry), default=0)
-        return [partition.tp for partition in hungry], settings.max_queue - fullest
+        return [partition.tp for partition in hungry], records_max
 
     def admit(self, polled: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
         """Admit what a poll returned, or seek back to it where the partition is not ours to read yet."""

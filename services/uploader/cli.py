@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from services.uploader.jobs import replay_request, verify_command
 from services.uploader.settings import UploaderSettings
 from services.uploader.topics import TopicPlan
 from shared.kafka import KafkaSettings
@@ -10,7 +11,7 @@ from shared.settings import describe
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the arguments; `command` is `run` or `topics`.
+    """Parse the arguments; `command` is the command's name.
 
     Raises:
         SystemExit: on `--help`, or with 2 on bad arguments.
@@ -27,6 +28,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog="environment variables:\n" + describe(UploaderSettings),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    replay_request.add_parser(commands)
+    verify_command.add_parser(commands)
     topics = commands.add_parser(
         "topics",
         help="make the two topics, or check them",

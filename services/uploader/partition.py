@@ -10,13 +10,13 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from services.uploader.dead_letter_topic import DeadLetters
-from services.uploader.errors import PoisonRecord
+from services.uploader.errors import PoisonRecord, StoreError
 from services.uploader.health import StoreHealth
 from services.uploader.keys import KeyTemplate
 from services.uploader.retry import DeadLetter, Retry, decide, reason
@@ -33,17 +33,63 @@ RECORD_OVERHEAD_BYTES = 1536
 """What a buffered record costs beside its bytes: the client's object with eight headers, a run, a place in a queue."""
 
 
+class Poison(Protocol):
+    """Where records go that S3 can never take: `dead_letter_topic` for the live group, a list for a job."""
+
+    def settled(self) -> None:
+        """A record was stored."""
+        ...
+
+    def release(self, raw: ConsumerRecord) -> None:
+        """The record waits no more. Called for every record."""
+        ...
+
+    async def bury(self, raw: ConsumerRecord, error: PoisonRecord, attempts: int) -> bool:
+        """Take the record over, and with it the duty to tell of it; False: not now, try the put again."""
+        ...
+
+
+class Gate(Protocol):
+    """What stands before the puts of a job."""
+
+    async def lets_pass(self, record: Record, key: str, body: bytes) -> bool:
+        """Whether the record has to be put; may wait for its turn.
+
+        Raises:
+            StoreError: it could not be told; asked again after a pause, as a put is tried again.
+
+        """
+        ...
+
+
+def read_record(raw: ConsumerRecord) -> Record:
+    """The record as the topic of the payloads holds it."""
+    return decode(
+        topic=raw.topic,
+        partition=raw.partition,
+        offset=raw.offset,
+        timestamp_ms=raw.timestamp,
+        value=raw.value,
+        headers=raw.headers,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """What every partition of a process puts its records with."""
+    """What every partition of a process puts its records with.
+
+    `read` makes a record of what was polled; a `gate` may spare a put. The live group needs neither.
+    """
 
     store: Store
     keys: KeyTemplate
     health: StoreHealth
     limit: UploadLimit
-    dead_letters: DeadLetters
+    dead_letters: Poison
     metrics: UploaderMetrics
     max_workers: int
+    read: Callable[[ConsumerRecord], Record] = read_record
+    gate: Gate | None = None
 
 
 def held_bytes(record: ConsumerRecord) -> int:
@@ -149,14 +195,7 @@ class Partition:
     async def _work_off_queue(self) -> None:
         while self._queue and not self.closed:
             run, raw = self._queue.popleft()
-            record = decode(
-                topic=raw.topic,
-                partition=raw.partition,
-                offset=raw.offset,
-                timestamp_ms=raw.timestamp,
-                value=raw.value,
-                headers=raw.headers,
-            )
+            record = self._sink.read(raw)
             if record.value is None:
                 self._sink.metrics.tombstones.inc()
             elif not await self._settle(record, raw, record.value):
@@ -176,7 +215,7 @@ class Partition:
         try:
             while not self.closed:
                 attempt += 1
-                error = await self._attempt(key, body, metadata)
+                error = await self._pass_gate(record, key, body, metadata)
                 if error is None:
                     self._sink.dead_letters.settled()
                     return True
@@ -211,6 +250,17 @@ class Partition:
             return not self.closed and await self._sink.dead_letters.bury(raw, error, attempts)
         finally:
             self._on_wire.discard(worker)
+
+    async def _pass_gate(self, record: Record, key: str, body: bytes, metadata: Mapping[str, str]) -> Exception | None:
+        """One put, unless the gate spares it; what either failed with."""
+        gate = self._sink.gate
+        if gate is not None:
+            try:
+                if not await gate.lets_pass(record, key, body):
+                    return None
+            except StoreError as error:
+                return error
+        return await self._attempt(key, body, metadata)
 
     async def _attempt(self, key: str, body: bytes, metadata: Mapping[str, str]) -> Exception | None:
         """One put, in its turn; what it failed with."""

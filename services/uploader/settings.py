@@ -60,12 +60,17 @@ LOOKS_S = 4.0
 """Two looks of the watch, in seconds: so much later than a commit it may see it."""
 
 
-class UploaderSettings(KafkaSettings):
-    """Variables of `spillway-uploader run`, beside the KAFKA_* ones."""
+class GroupSettings(KafkaSettings):
+    """The variables of whoever looks at the uploaders' group."""
 
     kafka_group_id: str = Field(
         default="spillway-uploader", min_length=1, description="Consumer group of the uploaders"
     )
+
+
+class UploaderSettings(GroupSettings):
+    """Variables of `spillway-uploader run`, beside the KAFKA_* ones."""
+
     s3_bucket: str = Field(description="Bucket that the objects go to", min_length=3, max_length=63)
     s3_endpoint_url: str | None = Field(default=None, description="S3-compatible server; absent: AWS")
     s3_addressing_style: Literal["auto", "path", "virtual"] = Field(

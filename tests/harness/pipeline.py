@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tests.fakes.s3 import FakeS3
 from tests.fakes.script import Version
 from tests.harness.broker import Topic
+from tests.harness.commands import Commands
 from tests.harness.oracle import Answers, Logged, Verdict, ahead_of_store, judge, missing, rewinds
 from tests.harness.processes import Processes
 from tests.harness.tiers import IngestTier, Tier, start_ingest, start_uploader
@@ -59,6 +60,11 @@ class Pipeline:
         tier = start_uploader(self._processes, self.topic, self.s3.environment(), BUCKET, merged)
         self.watch.add(tier)
         return tier
+
+    def commands(self, settings: Mapping[str, str] | None = None) -> Commands:
+        """The operator's commands, pointed at this topic and bucket."""
+        merged = {**self.topic.environment(), **self.s3.environment(), "S3_BUCKET": BUCKET, **(settings or {})}
+        return Commands(self._processes, merged)
 
     def ready(self, settings: Mapping[str, str] | None = None) -> tuple[IngestTier, Tier]:
         """Start one of each at the same time and wait for both."""

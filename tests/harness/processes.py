@@ -50,17 +50,21 @@ def free_port() -> int:
     raise AssertionError(f"no free port from {first} to {first + _PORTS_A_WORKER - 1}")
 
 
+def inherited() -> dict[str, str]:
+    """The tester's own variables, without any setting of ours."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(_OURS)}
+
+
 class Process:
     """One child with its log. `name` is for messages."""
 
     def __init__(self, name: str, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self.name = name
         self.log = log
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(_OURS)}
         with log.open("wb") as sink:
             self._popen = subprocess.Popen(
                 argv,
-                env={**inherited, "PYTHONUNBUFFERED": "1", **environment},
+                env={**inherited(), "PYTHONUNBUFFERED": "1", **environment},
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,

@@ -21,7 +21,7 @@ from tests.fakes.script import (
     Dribble,
     wrong_region,
 )
-from tests.harness.store_stands import BREAKABLE, CLIENTS, STANDS, OpenStand, make_stand
+from tests.harness.store_stands import BREAKABLE, STANDS, TIMED, OpenStand, make_stand
 
 ODD_KEYS = [
     "payloads/shard=a/dt=2026-01-02/hour=03/0198c0de-0000-7000-8000-000000000000-0",
@@ -165,7 +165,7 @@ async def test_a_refused_connection_is_transient(open_breakable: OpenStand) -> N
 
 async def test_silence_ends_as_a_transient_error(open_breakable: OpenStand, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes a request and never answers holds a put for the read time-out, not for ever."""
-    for client in CLIENTS.values():
+    for client in TIMED.values():
         assert (client.CONNECT_TIMEOUT_S, client.READ_TIMEOUT_S) == (3, 10)  # DESIGN §5
         monkeypatch.setattr(client, "READ_TIMEOUT_S", 0.5)
     async with open_breakable() as stand:

@@ -8,27 +8,20 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-import aiohttp
-from aiobotocore.config import AioConfig
-from aiobotocore.httpsession import AIOHTTPSession
-from aiobotocore.session import AioSession, get_session
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.handlers import add_expect_header
+from botocore.exceptions import ClientError
 from prometheus_client import Counter
 
 from services.uploader.errors import PoisonRecord, TransientError
-from services.uploader.store.botocore_errors import making_error, translate
+from services.uploader.store.botocore_errors import translate
 from services.uploader.store.checksum import Answered, Checksum, Verdict, compare
+from services.uploader.store.clients import RAISED, Clients, status_of
 from services.uploader.store.options import StoreOptions
 from services.uploader.store.renewing import RenewingStore, renewing
 
-CONNECT_TIMEOUT_S = 3
-READ_TIMEOUT_S = 10
 CONTENT_TYPE = "application/octet-stream"
 
 _PRECONDITION_FAILED = 412
 _NOT_FOUND = 404
-_RAISED = (TimeoutError, ClientError, BotoCoreError, aiohttp.ClientError, OSError)
 
 # The parameter of a PUT that carries a sum, which is also the field of the answer.
 _SUM_PARAMETER = {
@@ -57,9 +50,9 @@ class AiobotocoreStore:
         try:
             answer = await self._client.put_object(**fields)
         except ClientError as error:
-            if _status(error) != _PRECONDITION_FAILED or "IfNoneMatch" not in self._every_put:
+            if status_of(error) != _PRECONDITION_FAILED or "IfNoneMatch" not in self._every_put:
                 raise translate(error, self._bucket) from error
-        except _RAISED as error:
+        except RAISED as error:
             raise translate(error, self._bucket) from error
         else:
             self._check(key, sent, self._answered(answer))
@@ -99,10 +92,10 @@ class AiobotocoreStore:
                     verdict = Verdict.SAME if await stream.read() == body else Verdict.DIFFERENT
                 found = "other bytes of the same size"
         except ClientError as error:
-            if _status(error) == _NOT_FOUND:
+            if status_of(error) == _NOT_FOUND:
                 raise TransientError("precondition_failed", f"the object at {key} went while it was asked") from error
             raise translate(error, self._bucket) from error
-        except _RAISED as error:
+        except RAISED as error:
             raise translate(error, self._bucket) from error
         if verdict is not Verdict.SAME:
             raise PoisonRecord("conflict", f"another object is at {key}: {found}, not {len(body)} bytes {sent}")
@@ -131,95 +124,6 @@ def _every_put(options: StoreOptions) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value}
 
 
-def _status(error: ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-class _OneRequest(AIOHTTPSession):  # type: ignore[misc] # untyped
-    """The client's HTTP session, that follows no redirect.
-
-    Aiohttp would send the body to whatever host a 307 names, not signed for it, and what the uploader then hears is
-    that host's AccessDenied.
-    """
-
-    async def _get_session(self, proxy_url: str | None) -> Any:
-        return _Session(await super()._get_session(proxy_url))
-
-
-class _Session:
-    """The one method of an `aiohttp.ClientSession` that is called."""
-
-    __slots__ = ("_session",)
-
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
-
-    def request(self, method: str, **arguments: Any) -> Any:
-        return self._session.request(method, allow_redirects=False, **arguments)
-
-
-def _mark_as_redirected(params: Mapping[str, Any], **_: Any) -> None:
-    """Botocore's own redirector asks for the bucket's region and repeats a request, once; it has done so already."""
-    params["context"].setdefault("s3_redirect", {})["redirected"] = True
-
-
-class _Clients:
-    """Makes S3 clients, each of a session of its own, so that the whole chain of credentials is read anew."""
-
-    def __init__(self, options: StoreOptions) -> None:
-        self._options = options
-        self._loader: Any = (
-            None  # S3's description in botocore's files: 100 ms of CPU the first time, kept for the next
-        )
-
-    def open(self) -> AbstractAsyncContextManager[AiobotocoreStore]:
-        return self._open()
-
-    @asynccontextmanager
-    async def _open(self) -> AsyncIterator[AiobotocoreStore]:
-        try:
-            context = self._session().create_client(
-                "s3", endpoint_url=self._options.endpoint_url, config=_config(self._options)
-            )
-            client = await context.__aenter__()
-        except (*_RAISED, ValueError) as error:
-            raise making_error(error) from error
-        try:
-            client.meta.events.unregister("before-call.s3", add_expect_header)
-            client.meta.events.register("before-call.s3", _mark_as_redirected)
-            yield AiobotocoreStore(client, self._options)
-        finally:
-            await context.__aexit__(None, None, None)
-
-    def _session(self) -> AioSession:
-        session = get_session()
-        if self._options.region is not None:
-            session.set_config_variable("region", self._options.region)
-        # Of the clients that fetch credentials, too: STS would else be waited for for minutes.
-        session.set_default_client_config(
-            AioConfig(connect_timeout=CONNECT_TIMEOUT_S, read_timeout=READ_TIMEOUT_S, retries={"total_max_attempts": 1})
-        )
-        if self._loader is None:
-            self._loader = session.get_component("data_loader")
-        else:
-            session.register_component("data_loader", self._loader)
-        return session
-
-
-def _config(options: StoreOptions) -> AioConfig:
-    return AioConfig(
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
-        max_pool_connections=options.connections_max,
-        http_session_cls=_OneRequest,
-        retries={"total_max_attempts": 1},
-        parameter_validation=False,
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        s3={"addressing_style": {True: "path", False: "virtual", None: "auto"}[options.path_style]},
-    )
-
-
 def open_store(options: StoreOptions, restarts: Counter) -> AbstractAsyncContextManager[RenewingStore]:
     """A store on aiobotocore clients, the last of which is closed when the context ends.
 
@@ -231,4 +135,11 @@ def open_store(options: StoreOptions, restarts: Counter) -> AbstractAsyncContext
         ConfigurationError: on entering: AWS's variables or files make no client (an unknown AWS_PROFILE, say).
 
     """
-    return renewing(_Clients(options).open, restarts)
+    clients = Clients(options)
+
+    @asynccontextmanager
+    async def open_client() -> AsyncIterator[AiobotocoreStore]:
+        async with clients.open() as client:
+            yield AiobotocoreStore(client, options)
+
+    return renewing(open_client, restarts)

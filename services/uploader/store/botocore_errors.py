@@ -33,7 +33,7 @@ from botocore.exceptions import (
 from services.uploader.errors import ClientSetupError, ConfigurationError, PoisonRecord, StoreError, TransientError
 from services.uploader.store.answers import Refusal, error_of
 
-_OF_S3 = frozenset({"PutObject", "HeadObject", "GetObject"})
+_OF_S3 = frozenset({"PutObject", "HeadObject", "GetObject", "ListObjectsV2"})
 _CREDENTIALS = (
     NoCredentialsError,
     PartialCredentialsError,

@@ -1,0 +1,1 @@
+"""What an operator runs beside the live group: replay, verify, redrive, dead-letters, lag. None of them joins it."""
