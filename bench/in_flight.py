@@ -165,9 +165,9 @@ async def measure(store: Store, in_flight_max: int, registry: CollectorRegistry)
 
 
 @contextlib.contextmanager
-def sink_process() -> Iterator[str]:
+def sink_process(latency_s: float = LATENCY_S) -> Iterator[str]:
     """The sink, and its URL."""
-    command = [sys.executable, "-m", "bench.sink", str(LATENCY_S)]
+    command = [sys.executable, "-m", "bench.sink", str(latency_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None  # noqa: S101 - a pipe, as asked for

@@ -21,13 +21,13 @@ from services.uploader.dead_letter import DeadShare
 from services.uploader.dead_letter_topic import DeadLetters
 from services.uploader.errors import ConfigurationError
 from services.uploader.health import StoreHealth
-from services.uploader.jobs import replay_command, verify_command
+from services.uploader.jobs import lag, letters_command, redrive_command, replay_command, verify_command
 from services.uploader.jobs.settings import JobSettings
 from services.uploader.keys import KeyTemplate
 from services.uploader.limiter import Limiter
 from services.uploader.partition import Sink
 from services.uploader.retry import DeadLetter, decide, reason
-from services.uploader.settings import UploaderSettings
+from services.uploader.settings import GroupSettings, UploaderSettings
 from services.uploader.store import Store
 from services.uploader.store.aiobotocore import open_store
 from services.uploader.store.options import StoreOptions
@@ -60,6 +60,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             _job(JobSettings, replay_command.run, arguments)
         case "verify":
             _job(JobSettings, verify_command.run, arguments)
+        case "redrive":
+            _job(JobSettings, redrive_command.run, arguments)
+        case "dead-letters":
+            _job(JobSettings, letters_command.run, arguments)
+        case "lag":
+            _job(GroupSettings, lag.run, arguments, "CRITICAL")  # it says itself what the client says
         case "topics":
             kafka = load(KafkaSettings)
             configure_logging("CRITICAL")  # one line of ours says what the client would say in five
@@ -67,10 +73,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             uvloop.run(_topics(kafka, cli.topic_plan(arguments, kafka.kafka_min_insync)))
 
 
-def _job(kind: type[S], job: Callable[[S, Namespace], Coroutine[None, None, int]], arguments: Namespace) -> NoReturn:
+def _job(
+    kind: type[S],
+    job: Callable[[S, Namespace], Coroutine[None, None, int]],
+    arguments: Namespace,
+    log_level: str | None = None,
+) -> NoReturn:
     """Run a command of `jobs`, and leave with its exit code."""
     settings = load(kind)
-    configure_logging(settings.log_level)
+    configure_logging(log_level or settings.log_level)
     _checked(settings)
     raise SystemExit(uvloop.run(job(settings, arguments)))
 

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from services.uploader.jobs import replay_request, verify_command
+from services.uploader.jobs import lag, letters_command, redrive_command, replay_request, verify_command
 from services.uploader.settings import UploaderSettings
 from services.uploader.topics import TopicPlan
 from shared.kafka import KafkaSettings
@@ -30,6 +30,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     replay_request.add_parser(commands)
     verify_command.add_parser(commands)
+    redrive_command.add_parser(commands)
+    letters_command.add_parser(commands)
+    lag.add_parser(commands)
     topics = commands.add_parser(
         "topics",
         help="make the two topics, or check them",

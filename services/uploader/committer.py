@@ -83,7 +83,8 @@ class Committer:
             outcome, started_s = "failed", time.monotonic()
             try:
                 noted = {tp: (offset, self._note) for tp, offset in offsets.items()}
-                await asyncio.wait_for(self._client.commit(noted), COMMIT_TIMEOUT_S)
+                async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                    await self._client.commit(noted)
                 outcome = "committed"
             except (KafkaError, TimeoutError, asyncio.CancelledError) as error:
                 if isinstance(error, asyncio.CancelledError) and cancelled_from_outside():

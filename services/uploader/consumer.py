@@ -153,12 +153,15 @@ class GroupConsumer:
     async def _session(self) -> None:
         client, view = self._new_client(), self._new_view()
         try:
-            await asyncio.wait_for(client.start(), START_TIMEOUT_S)
-            await asyncio.wait_for(view.start(), START_TIMEOUT_S)
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await client.start()
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await view.start()
             self._readiness.hold("kafka")
             if await self._topic_exists(client):
                 # Before the group is joined: a commit of this session is never for a younger topic than its note says.
-                topic_id = await asyncio.wait_for(view.topic_id(), START_TIMEOUT_S)
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    topic_id = await view.topic_id()
                 self._recognise(topic_id)
                 await self._consume(client, view, topic_id)
         finally:
@@ -269,13 +272,15 @@ class GroupConsumer:
     async def _pause(self, seconds: float) -> None:
         """Wait, or return at once when told to stop."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     async def _close(self, client: AIOKafkaConsumer, view: TopicView) -> None:
         """Close both clients; `stop()` can hang when the broker is frozen, so each is bounded."""
         for close in (client.stop, view.close):
             try:
-                await asyncio.wait_for(close(), STOP_TIMEOUT_S)
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await close()
             except asyncio.CancelledError as error:
                 if cancelled_from_outside():
                     raise

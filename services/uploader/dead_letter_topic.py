@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import Self
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     MessageSizeTooLargeError,
@@ -32,7 +31,15 @@ from aiokafka.errors import (
 from services.uploader.dead_letter import EXTRA_BYTES, DeadShare, dead_headers
 from services.uploader.errors import PoisonRecord
 from services.uploader.settings import UploaderSettings
-from shared.kafka import REQUEST_TIMEOUT_S, TopicFacts, connection_options, once_only, stop_producer, topic_facts
+from shared.kafka import (
+    REQUEST_TIMEOUT_S,
+    AdminClient,
+    TopicFacts,
+    connection_options,
+    once_only,
+    stop_producer,
+    topic_facts,
+)
 from shared.ops import Readiness
 from shared.record import ID
 from shared.telemetry import UploaderMetrics
@@ -264,9 +271,7 @@ class DeadLetters:
             Whether nothing is left to look for; False asks for another look.
 
         """
-        admin = AIOKafkaAdminClient(
-            **connection_options(self._settings), request_timeout_ms=round(REQUEST_TIMEOUT_S * 1000)
-        )
+        admin = AdminClient(**connection_options(self._settings), request_timeout_ms=round(REQUEST_TIMEOUT_S * 1000))
         live, dead = self._settings.kafka_topic, self._name
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):

@@ -94,7 +94,7 @@ class Sink:
 
 def held_bytes(record: ConsumerRecord) -> int:
     """What a record holds in memory until it is done."""
-    headers = sum(len(value) for _, value in record.headers)
+    headers = sum(len(value or b"") for _, value in record.headers)  # a foreign one may be null
     return len(record.value or b"") + len(record.key or b"") + headers + RECORD_OVERHEAD_BYTES
 
 

@@ -11,7 +11,6 @@ from io import BytesIO
 from typing import Any
 
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import IncompatibleBrokerVersion, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
@@ -25,7 +24,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from shared.kafka import REQUEST_TIMEOUT_S, KafkaSettings, connection_options, topic_facts
+from shared.kafka import REQUEST_TIMEOUT_S, AdminClient, KafkaSettings, connection_options, topic_facts
 
 NOTE = "topic-id="
 """How a commit's metadata starts: the id of the topic that its offset belongs to follows."""
@@ -49,7 +48,7 @@ class Retention:
     by_size: bool
 
 
-class TopicView(AIOKafkaAdminClient):  # type: ignore[misc] # aiokafka is not typed
+class TopicView(AdminClient):
     """Questions about one topic. Start it and close it as any client of aiokafka."""
 
     def __init__(self, settings: KafkaSettings) -> None:

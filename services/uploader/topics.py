@@ -7,12 +7,12 @@ it compares what exists with what the contract needs and says what differs.
 import asyncio
 from dataclasses import dataclass
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from services.uploader.dead_letter import EXTRA_BYTES
 from services.uploader.dead_letter_topic import too_small
-from shared.kafka import REQUEST_TIMEOUT_S, KafkaSettings, TopicFacts, connection_options, topic_facts
+from shared.kafka import REQUEST_TIMEOUT_S, AdminClient, KafkaSettings, TopicFacts, connection_options, topic_facts
 
 VISIBLE_TIMEOUT_S = 15.0
 
@@ -38,7 +38,7 @@ async def ensure_topics(settings: KafkaSettings, plan: TopicPlan) -> tuple[Topic
         KafkaError: the broker cannot be reached, or refuses; the message is the broker's.
 
     """
-    admin = AIOKafkaAdminClient(**connection_options(settings), request_timeout_ms=round(REQUEST_TIMEOUT_S * 1000))
+    admin = AdminClient(**connection_options(settings), request_timeout_ms=round(REQUEST_TIMEOUT_S * 1000))
     try:
         await admin.start()
         await _create(admin, settings, plan)
@@ -49,7 +49,7 @@ async def ensure_topics(settings: KafkaSettings, plan: TopicPlan) -> tuple[Topic
     return live, differences(live, dead, settings.kafka_min_insync)
 
 
-async def _create(admin: AIOKafkaAdminClient, settings: KafkaSettings, plan: TopicPlan) -> None:
+async def _create(admin: AdminClient, settings: KafkaSettings, plan: TopicPlan) -> None:
     for name, extra_bytes in ((settings.kafka_topic, 0), (settings.kafka_dead_topic, EXTRA_BYTES)):
         answer = await admin.create_topics(
             [
@@ -73,7 +73,7 @@ async def _create(admin: AIOKafkaAdminClient, settings: KafkaSettings, plan: Top
                 raise kind(f"topic {name}: {error[2] if len(error) > 2 and error[2] else kind.__name__}")  # noqa: PLR2004
 
 
-async def _visible(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, TopicFacts]:
+async def _visible(admin: AdminClient, names: list[str]) -> dict[str, TopicFacts]:
     """The topics' facts, once the broker shows them: creation is acknowledged before the metadata has them."""
     async with asyncio.timeout(VISIBLE_TIMEOUT_S):
         while True:

@@ -257,3 +257,25 @@ async def test_a_broker_that_does_not_tell_a_position_does_not_stop_the_clock(mo
             d.bench.broker.next("commit", KafkaError())
             partition.window.follow(6)
             await until(lambda: d.taken == [5, 6])
+
+
+@pytest.mark.parametrize("later", range(4))
+async def test_a_clock_that_is_stopped_as_its_commit_is_answered_stops(later: int) -> None:
+    """A session ends whatever moment its end comes at: a clock that went on would hold it, and its successor, for ever.
+    `later`: how many turns of the loop lie between the answer and the cancellation.
+    """
+    async with desk(commit_interval_s=0.01) as d:
+        asked, answer = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+        async def commit(_offsets: object) -> None:
+            asked.set()
+            await answer
+
+        d.client.commit = commit  # type: ignore[method-assign]
+        clock = asyncio.create_task(d.committer.run({TP: d.partition(committable=5)}))
+        await asyncio.wait_for(asked.wait(), DEADLINE_S)
+        answer.set_result(None)
+        await turns(later)
+        clock.cancel()
+        await asyncio.wait({clock}, timeout=DEADLINE_S)
+        assert clock.cancelled()

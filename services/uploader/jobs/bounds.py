@@ -126,5 +126,8 @@ def parse_partitions(text: str) -> frozenset[int]:
 
 
 def iso(ms: int) -> str:
-    """A time in milliseconds since 1970, for people: to the second, in UTC."""
-    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    """A time in milliseconds since 1970, for people: to the second, in UTC. Never fails: producers may set any time."""
+    try:
+        return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError, OSError):  # before the year 1, or after 9999
+        return f"{ms} ms since 1970"

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
+from services.uploader.cancellation import cancelled_from_outside
 from services.uploader.jobs.topic_log import log_client
 from services.uploader.topic_view import TopicView
 from shared.kafka import KafkaSettings
@@ -31,13 +32,30 @@ async def kafka(
     """
     client, view = log_client(settings, group_id), TopicView(settings)
     try:
-        await asyncio.wait_for(client.start(), START_TIMEOUT_S)
-        await asyncio.wait_for(view.start(), START_TIMEOUT_S)
+        async with asyncio.timeout(START_TIMEOUT_S):
+            await client.start()
+        async with asyncio.timeout(START_TIMEOUT_S):
+            await view.start()
         yield client, view
     except (KafkaError, TimeoutError, OSError) as error:
         cause = str(error) or type(error).__name__
         raise KafkaAwayError(f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}: {cause}") from error
+    except asyncio.CancelledError:
+        if cancelled_from_outside():
+            raise
+        raise KafkaAwayError(f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}: the client ended") from None
     finally:
-        for close in (client.stop, view.close):
-            with contextlib.suppress(KafkaError, TimeoutError, OSError):
-                await asyncio.wait_for(close(), STOP_TIMEOUT_S)
+        for end in (client.stop, view.close):
+            await close(end)
+
+
+async def close(end: Callable[[], Awaitable[None]]) -> None:
+    """End a client, within STOP_TIMEOUT_S, whatever it says to that: it is thrown away."""
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await end()
+    except (KafkaError, TimeoutError, OSError):
+        return
+    except asyncio.CancelledError:
+        if cancelled_from_outside():
+            raise

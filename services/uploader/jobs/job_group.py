@@ -25,7 +25,7 @@ async def read_states(view: TopicView, group: str, topic: str) -> dict[int, Part
 
     """
     states = {}
-    for tp, at in (await _commits(view, group)).items():
+    for tp, at in (await commits_of(view, group)).items():
         if at.offset < 0:
             continue
         if tp.topic != topic:
@@ -37,8 +37,13 @@ async def read_states(view: TopicView, group: str, topic: str) -> dict[int, Part
     return states
 
 
-async def _commits(view: TopicView, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
-    """The group's commits. A cluster that never had a group makes the topic of their commits when it is asked first."""
+async def commits_of(view: TopicView, group: str) -> dict[TopicPartition, OffsetAndMetadata]:
+    """The group's commits. A cluster that never had a group makes the topic of their commits when it is asked first.
+
+    Raises:
+        KafkaError: the broker could not be asked, or its coordinator is not there after COORDINATOR_TIMEOUT_S.
+
+    """
     until_s = time.monotonic() + COORDINATOR_TIMEOUT_S
     while True:
         try:
@@ -66,4 +71,5 @@ async def write_states(client: AIOKafkaConsumer, topic: str, states: Mapping[int
 
     """
     offsets = {TopicPartition(topic, number): (state.settled, state.note()) for number, state in states.items()}
-    await asyncio.wait_for(client.commit(offsets), COMMIT_TIMEOUT_S)
+    async with asyncio.timeout(COMMIT_TIMEOUT_S):
+        await client.commit(offsets)

@@ -1,5 +1,6 @@
 """The file that `verify --missing-to` writes and `replay --from-file` reads: one JSON object a line, a record each."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -43,7 +44,7 @@ def read_offsets(path: Path) -> OffsetFile:
         try:
             entry = json.loads(line)
             partition, offset = entry["partition"], entry["offset"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InvalidFileError(f'{path}, line {number}: not of the form {{"partition": 0, "offset": 1}}') from None
         if not (type(partition) is int and type(offset) is int and partition >= 0 and offset >= 0):
             raise InvalidFileError(f"{path}, line {number}: partition and offset are numbers from 0")
@@ -76,11 +77,14 @@ class OffsetWriter:
         """Begin.
 
         Raises:
-            UnwritableFileError: its directory takes no file.
+            UnwritableFileError: its directory takes no file, or what is at its place is none: /dev/stdout, say.
 
         """
         if self._path is not None:
             try:
+                if self._path.exists() and not self._path.is_file():
+                    raise UnwritableFileError(f"{self._path}: not a regular file")
+                self._path = Path(os.path.realpath(self._path))  # a link stays one
                 self._file = tempfile.NamedTemporaryFile(
                     "w", dir=self._path.parent, prefix=f".{self._path.name}.", delete=False
                 )
@@ -91,8 +95,10 @@ class OffsetWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Remove what was not kept."""
         if self._file is not None:
-            self._file.close()
-            Path(self._file.name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what the disk had no room for is written once more at the close
+                self._file.close()
+            with contextlib.suppress(OSError):
+                Path(self._file.name).unlink(missing_ok=True)
 
     def write(self, entry: Mapping[str, object]) -> None:
         """One line.

@@ -71,7 +71,7 @@ def add_range(parser: argparse.ArgumentParser) -> None:
 def add_filter(parser: argparse.ArgumentParser) -> None:
     """Add --folder and --id."""
     parser.add_argument("--folder", help="only records of this folder")
-    parser.add_argument("--id", dest="record_id", help="only the payload, or the collection, with this id")
+    parser.add_argument("--id", dest="record_id", type=filled, help="only the payload, or the collection, with this id")
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +83,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 def add_target(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add --to-bucket and --to-prefix; `verb` says what is done there."""
-    parser.add_argument("--to-bucket", metavar="BUCKET", help=f"{verb} this bucket instead of S3_BUCKET")
+    parser.add_argument("--to-bucket", type=filled, metavar="BUCKET", help=f"{verb} this bucket instead of S3_BUCKET")
     parser.add_argument("--to-prefix", metavar="PREFIX", help="with PREFIX/ before every key")
 
 
@@ -172,6 +172,18 @@ def positive(text: str) -> float:
     if not 0 < value < 1e9:  # noqa: PLR2004 - neither infinite nor a typing error
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return value
+
+
+def filled(text: str) -> str:
+    """A text that is not empty: `--to-bucket "$NEW"` with no NEW must not mean the old one.
+
+    Raises:
+        argparse.ArgumentTypeError: it is.
+
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
 
 
 Subparsers = Any

@@ -41,7 +41,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An estimate. Records and bytes are projected from the probe where it did not read the whole range (`exact`)."""
+    """An estimate. `exact`: nothing is projected, the probe read the whole range and asked for what it had to."""
 
     records: int
     bytes: int
@@ -54,11 +54,12 @@ class Plan:
 
 def make_plan(offsets: int, probe: Probe, prices: Prices, *, only_missing: bool, rate_per_s: float | None) -> Plan:
     """Project the probe on the whole range of so many offsets."""
-    exact = probe.offsets >= offsets
-    factor = 1.0 if exact or not probe.offsets else offsets / probe.offsets
+    whole = probe.offsets >= offsets
+    factor = 1.0 if whole or not probe.offsets else offsets / probe.offsets
     records, size = math.ceil(probe.matching * factor), math.ceil(probe.bytes * factor)
     share_missing = probe.missing / probe.asked if only_missing and probe.asked else 1.0
     puts, heads = math.ceil(records * share_missing), records if only_missing else 0
+    exact = whole and (not only_missing or probe.asked >= probe.matching)
     cost = puts / 1000 * prices.put + heads / 1000 * prices.get
     seconds = None
     if probe.requests_a_second:

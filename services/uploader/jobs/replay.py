@@ -15,9 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from services.uploader.appetite import appetite
+from services.uploader.cancellation import cancelled_from_outside
+from services.uploader.jobs import connections
 from services.uploader.jobs.display import Display, Speed, View
 from services.uploader.jobs.span import Span
 from services.uploader.jobs.state import PartitionState, Progress
@@ -30,7 +32,6 @@ from shared.ops import Readiness
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 20.0
-STOP_TIMEOUT_S = 5.0
 SESSION_PAUSE_S = 1.0
 LOOK_EVERY_S = 0.25
 FULL_POLL_TIMEOUT_MS = 20
@@ -127,16 +128,7 @@ class Replay:
         lookout = asyncio.create_task(self._look())
         try:
             while not self._stopping.is_set() and self._left():
-                try:
-                    await self._session()
-                except* (KafkaError, TimeoutError, OSError) as errors:
-                    self._trouble = f"Kafka: {errors.exceptions[0]!r}"
-                    log.warning("the session ended; a new one begins", extra={"cause": self._trouble})
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._stopping.wait(), SESSION_PAUSE_S)
-                except* RangeError as errors:
-                    self._failed = str(errors.exceptions[0])
-                    self._stopping.set()
+                await self._try_session()
         finally:
             lookout.cancel()
             await asyncio.wait({lookout})
@@ -145,6 +137,25 @@ class Replay:
         states = {partition: progress.at(self._settled[partition]) for partition, progress in self._progress.items()}
         stopped = self._stopping.is_set() and not self._failed
         return Outcome(states, stopped=stopped, failed=self._failed)
+
+    async def _try_session(self) -> None:
+        """One session; what fails in it is told, and the next one begins after a pause."""
+        try:
+            try:
+                await self._session()
+            except asyncio.CancelledError:
+                if cancelled_from_outside():
+                    raise
+                raise ConsumerStoppedError("the client cancelled itself") from None
+        except* (KafkaError, TimeoutError, OSError) as errors:
+            self._trouble = f"Kafka: {errors.exceptions[0]!r}"
+            log.warning("the session ended; a new one begins", extra={"cause": self._trouble})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SESSION_PAUSE_S):
+                    await self._stopping.wait()
+        except* RangeError as errors:
+            self._failed = str(errors.exceptions[0])
+            self._stopping.set()
 
     def _left(self) -> bool:
         return any(self._settled[partition] < state.end for partition, state in self._work.states.items())
@@ -161,14 +172,14 @@ class Replay:
     async def _session(self) -> None:
         client = self._new_client()
         try:
-            await asyncio.wait_for(client.start(), START_TIMEOUT_S)
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await client.start()
             ends = {number: state.end for number, state in self._work.states.items()}
             reader = SpanReader(client, self._work.topic, {p: self._remaining(p) for p in self._work.spans}, ends)
             reader.start()
             await self._store_all(client, reader)
         finally:
-            with contextlib.suppress(KafkaError, TimeoutError, OSError):
-                await asyncio.wait_for(client.stop(), STOP_TIMEOUT_S)
+            await connections.close(client.stop)
 
     async def _store_all(self, client: AIOKafkaConsumer, reader: SpanReader) -> None:
         async with asyncio.TaskGroup() as group:
@@ -189,14 +200,16 @@ class Replay:
     async def _poll(self, reader: SpanReader, table: Mapping[int, Partition]) -> None:
         """Read as there is room; return once everything read is settled, or when told to stop."""
         while not self._stopping.is_set():
-            unfinished = reader.unfinished()
+            unfinished = set(reader.unfinished())
             if not unfinished and not any(len(partition.window) for partition in table.values()):
                 self._follow(reader, table)
                 return
             for one in reader.take_gone():
                 self._progress[one.partition].gone.append(one)
                 log.error("retention was faster", extra={"gone": str(one)})
-            hungry, records_max = appetite([table[number] for number in unfinished], self._settings)
+            for number in table.keys() - unfinished:
+                table[number].positioned = False  # what it holds in memory counts on; more it does not want
+            hungry, records_max = appetite(table.values(), self._settings)
             polled = await reader.poll(
                 [partition.tp.partition for partition in hungry],
                 records_max=max(1, records_max),
@@ -243,7 +256,8 @@ class Replay:
     async def _write(self, client: AIOKafkaConsumer, states: Mapping[int, PartitionState]) -> bool:
         offsets = {TopicPartition(self._work.topic, n): (state.settled, state.note()) for n, state in states.items()}
         try:
-            await asyncio.wait_for(client.commit(offsets), COMMIT_TIMEOUT_S)
+            async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                await client.commit(offsets)
         except (KafkaError, TimeoutError) as error:
             log.warning("a commit failed; its records may be stored again", extra={"cause": repr(error)})
             return False

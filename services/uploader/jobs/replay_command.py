@@ -8,6 +8,7 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from aiokafka import ConsumerRecord
@@ -118,10 +119,18 @@ async def _work(settings: JobSettings, request: ReplayRequest, states: dict[int,
         )
         with on_first_signal(replay.stop):
             outcome = await replay.run()
-    print_report(_report(request, settings, purpose, job, outcome, time.monotonic() - began_s), output)
+    report = replace(
+        _report(request, settings, purpose, job, outcome, time.monotonic() - began_s), ended_before=_have_ended(states)
+    )
+    print_report(report, output)
     if outcome.stopped and not outcome.complete:
         return EXIT_INTERRUPTED
     return 0 if _all_stored(outcome) else 1
+
+
+def _have_ended(states: Mapping[int, PartitionState]) -> bool:
+    """Whether an earlier run left nothing to do. An empty range was not done before, it is none."""
+    return all(state.left == 0 for state in states.values()) and any(s.begin < s.end for s in states.values())
 
 
 def _all_stored(outcome: Outcome) -> bool:

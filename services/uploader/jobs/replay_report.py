@@ -17,7 +17,10 @@ SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How a run of a job ended. `resume`: the command that goes on; None: nothing is left."""
+    """How a run of a job ended.
+
+    `resume`: the command that goes on; None: nothing is left. `ended_before`: nothing was left when this run began.
+    """
 
     job: str
     topic: str
@@ -29,6 +32,7 @@ class Report:
     stopped: bool
     failed: str
     resume: str | None
+    ended_before: bool = False
 
     @property
     def not_stored(self) -> list[NotStored]:
@@ -39,7 +43,9 @@ class Report:
     @property
     def not_stored_before(self) -> int:
         """How many earlier runs of the job have met, and named then."""
-        return max(0, sum(state.not_stored for state in self.states.values()) - len(self.not_stored))
+        # A state counts what lies below its commit; what this run met above it comes again with the next.
+        ours = sum(one.offset < self.states[one.partition].settled for one in self.not_stored)
+        return max(0, sum(state.not_stored for state in self.states.values()) - ours)
 
     @property
     def gone(self) -> list[Gone]:
@@ -61,6 +67,7 @@ class Report:
             "bucket": self.bucket,
             "complete": self.complete,
             "stopped": self.stopped,
+            "ended_before": self.ended_before,
             "failed": self.failed,
             "resume": self.resume,
             "seconds": round(self.seconds, 1),
@@ -110,6 +117,11 @@ class Report:
         if self.resume is not None:
             left = sum(state.left for state in self.states.values())
             lines.append(f"{left} offsets are left; go on with: {self.resume}")
+        elif self.ended_before:
+            lines.append(
+                "this job had ended before, and did nothing now: `spillway-uploader verify` says what is in S3, and a "
+                "job of another name stores it again"
+            )
         elif self.complete:
             lines.append("complete: every record in range is in S3")
         return "\n".join(lines)

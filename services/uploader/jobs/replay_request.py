@@ -138,7 +138,7 @@ def request_of(arguments: argparse.Namespace, now_ms: int, new_name: str, topic:
     """
     if arguments.resume is not None:
         _refuse_with_resume(arguments)
-    name = arguments.resume or arguments.job or new_name
+    name = next(each for each in (arguments.resume, arguments.job, new_name) if each is not None)
     if not _JOB.fullmatch(name):
         raise OptionsError(f"a job's name is 1 to 64 of A-Z a-z 0-9 . _ -, and {name!r} is not")
     file = _file_of(arguments, topic)
@@ -146,6 +146,8 @@ def request_of(arguments: argparse.Namespace, now_ms: int, new_name: str, topic:
     if file is not None:
         offsets = {number: (min(each), max(each) + 1) for number, each in file.offsets.items()}
         bounds = Bounds(Offsets(offsets), None, partitions_of(arguments))
+        if bounds.partitions is not None and not bounds.partitions & offsets.keys():
+            raise OptionsError("--partitions has none of the partitions of --from-file")
     elif arguments.resume is None:
         bounds = bounds_of(arguments, now_ms)
         moves = _is_open(bounds) or bounds != bounds_of(arguments, now_ms + 1)

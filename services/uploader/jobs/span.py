@@ -85,12 +85,22 @@ class Range:
         return sum(span.offsets for span in self.spans)
 
 
-def widen(lower: At | Beginning, upper: At) -> tuple[At | Beginning, At]:
-    """The bounds where producers set the times."""
-    wider = At(upper.ms + CREATE_TIME_MARGIN_MS)
+def widen(lower: At | Beginning, upper: At | None) -> tuple[At | Beginning, At | None]:
+    """The bounds where producers set the times; None stays the end of the log."""
+    wider = None if upper is None else At(upper.ms + CREATE_TIME_MARGIN_MS)
     if isinstance(lower, At):
         return At(max(0, lower.ms - CREATE_TIME_MARGIN_MS)), wider
     return lower, wider
+
+
+def beyond(lower: Offsets, logs: Mapping[int, LogEnds]) -> str | None:
+    """What of the offsets that were asked for the log has not given out; None: nothing."""
+    for partition, log in sorted(logs.items()):
+        first, end = lower.spans[partition]
+        last = (end or 0) - 1 if end is not None else first
+        if last is not None and last >= log.end:
+            return f"partition {partition} has no offset {last} yet: its log ends at {log.end - 1}"
+    return None
 
 
 def close(
@@ -116,7 +126,8 @@ def close(
                     gone.append(Gone(partition, first, min(log.begin, end)))
             case At(ms):
                 begin = log.end if log.at_from is None else log.at_from
-                if log.begin > 0 and (log.oldest_ms is None or log.oldest_ms > ms):
+                # At the very time of the oldest, others may have been written before it: those of its batch, say.
+                if log.begin > 0 and (log.oldest_ms is None or log.oldest_ms >= ms):
                     gone.append(Gone(partition, 0, log.begin, ms, log.oldest_ms))
             case Beginning():
                 pass

@@ -15,6 +15,10 @@ NOTE_BYTES_MAX = 4096
 
 GONE_MAX = 20
 
+PURPOSE_BYTES_MAX = NOTE_BYTES_MAX // 2
+"""What is left of a note when all its numbers have 19 digits and GONE_MAX are gone: what fits at a job's start fits at
+its end."""
+
 _VERSION = 1
 
 
@@ -80,10 +84,13 @@ class PartitionState:
         """The commit's metadata.
 
         Raises:
-            ValueError: it would be over NOTE_BYTES_MAX.
+            ValueError: the purpose is over PURPOSE_BYTES_MAX.
 
         """
-        text = json.dumps(
+        purpose_bytes = len(json.dumps(asdict(self.purpose), separators=(",", ":")))
+        if purpose_bytes > PURPOSE_BYTES_MAX:
+            raise ValueError(f"what the job is takes {purpose_bytes} bytes to note, and there are {PURPOSE_BYTES_MAX}")
+        return json.dumps(
             {
                 "v": _VERSION,
                 "topic_id": self.topic_id,
@@ -96,9 +103,6 @@ class PartitionState:
             },
             separators=(",", ":"),
         )
-        if len(text.encode()) > NOTE_BYTES_MAX:
-            raise ValueError(f"what the job is takes {len(text)} bytes to note, and Kafka keeps {NOTE_BYTES_MAX}")
-        return text
 
 
 def read_note(partition: int, settled: int, note: str) -> PartitionState:
@@ -122,7 +126,7 @@ def read_note(partition: int, settled: int, note: str) -> PartitionState:
             first_not_stored=found["first_not_stored"],
             gone=tuple(Gone(partition, *one) for one in found["gone"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, UnreadableStateError):
             raise
         raise UnreadableStateError(f"its commits were not made by a job: {note[:80]!r}") from None
@@ -142,6 +146,7 @@ class Progress:
         first = self.state.first_not_stored
         if first is None and below:
             first = min(below)
+        gone = (*self.state.gone, *(one for one in self.gone if one.begin < settled))
         return PartitionState(
             topic_id=self.state.topic_id,
             begin=self.state.begin,
@@ -150,7 +155,7 @@ class Progress:
             purpose=self.state.purpose,
             not_stored=self.state.not_stored + len(below),
             first_not_stored=first,
-            gone=(*self.state.gone, *(one for one in self.gone if one.begin < settled)),
+            gone=tuple(dict.fromkeys(gone)),  # each session of a run meets it again until its commit is behind it
         )
 
 

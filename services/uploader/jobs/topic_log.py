@@ -7,12 +7,11 @@ be a hole (an aborted one, a marker, what compaction took). Does not know what b
 from collections.abc import Iterable, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import OffsetOutOfRangeError
 
 from services.uploader.jobs.bounds import At, Beginning, Offsets
-from services.uploader.jobs.span import Gone, LogEnds, Range, Span, close, widen
-from shared.kafka import REQUEST_TIMEOUT_S, KafkaSettings, connection_options, topic_facts
+from services.uploader.jobs.span import Gone, LogEnds, Range, Span, beyond, close, widen
+from shared.kafka import REQUEST_TIMEOUT_S, AdminClient, KafkaSettings, connection_options, topic_facts
 
 POLL_TIMEOUT_MS = 200
 _LOG_APPEND_TIME = "LogAppendTime"
@@ -43,7 +42,7 @@ def log_client(settings: KafkaSettings, group_id: str | None = None) -> AIOKafka
     )
 
 
-async def partitions_of(admin: AIOKafkaAdminClient, topic: str, wanted: frozenset[int] | None) -> list[int]:
+async def partitions_of(admin: AdminClient, topic: str, wanted: frozenset[int] | None) -> list[int]:
     """The partitions to read: those wanted, or all.
 
     Raises:
@@ -51,9 +50,9 @@ async def partitions_of(admin: AIOKafkaAdminClient, topic: str, wanted: frozense
         KafkaError: the broker could not be asked.
 
     """
-    described = (await admin.describe_topics([topic]))[0]
-    there = {partition["partition"] for partition in described["partitions"]}
-    if described["error_code"] or not there:
+    described = await admin.describe_topics([topic])
+    there = {partition["partition"] for each in described for partition in each["partitions"]}
+    if not there:
         raise RangeError(f"topic {topic} does not exist")
     strange = sorted((wanted or frozenset()) - there)
     if strange:
@@ -63,7 +62,7 @@ async def partitions_of(admin: AIOKafkaAdminClient, topic: str, wanted: frozense
 
 async def closed_range(
     client: AIOKafkaConsumer,
-    admin: AIOKafkaAdminClient,
+    admin: AdminClient,
     topic: str,
     lower: At | Beginning | Offsets,
     upper: At | None,
@@ -80,7 +79,7 @@ async def closed_range(
         wanted: partitions; None: all, or those that `lower` names.
 
     Raises:
-        RangeError: topic or partition is not there.
+        RangeError: topic, partition or offset is not there.
         KafkaError: the broker could not be asked.
 
     """
@@ -91,7 +90,7 @@ async def closed_range(
     if isinstance(lower, At) or upper is not None:
         facts = (await topic_facts(admin, [topic]))[topic]
         widened = facts.timestamp_type != _LOG_APPEND_TIME
-    if widened and not isinstance(lower, Offsets) and upper is not None:
+    if widened and not isinstance(lower, Offsets):
         lower, upper = widen(lower, upper)
     begins, ends = await client.beginning_offsets(tps), await client.end_offsets(tps)
     oldest = await client.offsets_for_times(dict.fromkeys(tps, 0))
@@ -107,6 +106,8 @@ async def closed_range(
         )
         for tp in tps
     }
+    if isinstance(lower, Offsets) and (missing := beyond(lower, logs)) is not None:
+        raise RangeError(f"topic {topic}, {missing}")
     spans, gone = close(lower, logs, to_end=upper is None)
     return Range(topic, spans, gone, widened)
 

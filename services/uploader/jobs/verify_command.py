@@ -8,14 +8,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
 from services.uploader.errors import StoreError
 from services.uploader.jobs import connections
+from services.uploader.jobs.bounds import Beginning
 from services.uploader.jobs.checker import Checker
 from services.uploader.jobs.connections import KafkaAwayError
 from services.uploader.jobs.display import Speed, View, display_of
+from services.uploader.jobs.job_group import commits_of
+from services.uploader.jobs.letter import Letter, read_letter
+from services.uploader.jobs.letter_survey import dead_settings, records
 from services.uploader.jobs.listing import DIRECTORY_BUCKET
 from services.uploader.jobs.offset_file import OffsetWriter, UnwritableFileError
 from services.uploader.jobs.options import (
@@ -47,6 +52,8 @@ log = logging.getLogger("spillway.uploader.verify")
 
 GIVE_UP_AFTER_S = 300.0
 SESSION_PAUSE_S = 1.0
+DEAD_LETTERS_S = 60.0
+"""How long is looked for missing records among the dead letters."""
 
 _EPILOG = """examples:
   spillway-uploader verify --from 2026-11-24 --to 2026-11-25
@@ -107,7 +114,7 @@ async def _verify(settings: JobSettings, arguments: argparse.Namespace, bounds: 
     settings = settings.model_copy(update={"s3_bucket": arguments.to_bucket or settings.s3_bucket})
     keys, wanted = keys_of(settings, prefix_of(arguments)), filter_of(arguments)
     async with connections.kafka(settings) as (client, view):
-        committed = await view.list_consumer_group_offsets(settings.kafka_group_id)
+        committed = await commits_of(view, settings.kafka_group_id)
         closed = await closed_range(client, view, settings.kafka_topic, bounds.lower, bounds.upper, bounds.partitions)
     faults = Faults({tp.partition: at.offset for tp, at in committed.items() if tp.topic == settings.kafka_topic})
     began_s, options = time.monotonic(), StoreOptions.of(settings, settings.max_uploads)
@@ -129,6 +136,7 @@ async def _verify(settings: JobSettings, arguments: argparse.Namespace, bounds: 
             )
             failed = await _read_all(settings, closed, verifier)
             file.keep()
+    dead = await _dead_letters(settings, faults) if verifier.counts.missing else {}
     verification = Verification(
         topic=settings.kafka_topic,
         bucket=settings.s3_bucket,
@@ -137,13 +145,33 @@ async def _verify(settings: JobSettings, arguments: argparse.Namespace, bounds: 
         gone=closed.gone,
         counts=verifier.counts,
         faults=faults,
-        dead={},
+        dead=dead,
         requests=checker.requests,
         seconds=time.monotonic() - began_s,
         failed=failed,
     )
     print(shown(verification, arguments.output))  # noqa: T201 - the command's answer
     return verification.exit_code
+
+
+async def _dead_letters(settings: JobSettings, faults: Faults) -> dict[tuple[int, int], str]:
+    """Which of the records are dead letters, with the reason: `redrive` is for these. Nothing is known without it."""
+    of_dead, places = dead_settings(settings), {(one.expected.partition, one.expected.offset) for one in faults.kept}
+    found: dict[tuple[int, int], str] = {}
+    try:
+        async with asyncio.timeout(DEAD_LETTERS_S), connections.kafka(of_dead) as (client, view):
+            closed = await closed_range(client, view, of_dead.kafka_topic, Beginning(), None)
+            async with aclosing(records(client, closed)) as pieces:
+                async for raw in (raw async for piece in pieces for raw in piece):
+                    letter = read_letter(raw)
+                    if not isinstance(letter, Letter) or letter.original.topic != settings.kafka_topic:
+                        continue
+                    place = letter.original.partition, letter.original.offset
+                    if place in places:
+                        found[place] = letter.reason
+    except (KafkaAwayError, RangeError, TimeoutError) as error:
+        log.warning("the dead letters were not looked at", extra={"cause": str(error) or type(error).__name__})
+    return found
 
 
 async def _read_all(settings: JobSettings, closed: Range, verifier: Verifier) -> str:

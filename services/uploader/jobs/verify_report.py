@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.uploader.jobs.checker import Requests
+from services.uploader.jobs.comparison import Finding
 from services.uploader.jobs.display import duration
 from services.uploader.jobs.span import Gone, Span
 from services.uploader.jobs.verify import Counts, Fault
@@ -37,12 +38,17 @@ class Faults:
     def add(self, fault: Fault) -> None:
         """One more."""
         committed = self.committed.get(fault.expected.partition)
-        if committed is not None and fault.expected.offset >= committed:
+        missing = fault.finding is Finding.MISSING
+        if missing and committed is not None and fault.expected.offset >= committed:
             self.not_yet += 1
         if len(self.kept) < KEPT:
             self.kept.append(fault)
         else:
             self.dropped += 1
+
+    def in_order(self) -> list[Fault]:
+        """Those that are kept, by partition and offset: S3 answers in any order."""
+        return sorted(self.kept, key=lambda fault: (fault.expected.partition, fault.expected.offset))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ class Verification:
             "gone": [str(one) for one in (*self.gone, *counts.gone)],
             "failed": self.failed,
             "seconds": round(self.seconds, 1),
-            "faults": [self.entry(fault) for fault in self.faults.kept],
+            "faults": [self.entry(fault) for fault in self.faults.in_order()],
             "faults_not_shown": self.faults.dropped,
         }
 
@@ -124,7 +130,7 @@ class Verification:
                 ("passed over", counts.passed_over),
             )
         ]
-        for fault in self.faults.kept[:SHOWN]:
+        for fault in self.faults.in_order()[:SHOWN]:
             entry = self.entry(fault)
             dead = f" [a dead letter: {entry['dead_letter']}]" if "dead_letter" in entry else ""
             lines.append(
@@ -136,7 +142,7 @@ class Verification:
             lines.append(f"... and {more} more; --missing-to FILE has them all")
         if self.faults.not_yet:
             lines.append(
-                f"{self.faults.not_yet} of these are not committed by the live group yet: it is still behind, see "
+                f"{self.faults.not_yet} of the missing are not committed by the live group yet: it is behind, see "
                 "`spillway-uploader lag`"
             )
         lines += [f"cut: {one}" for one in (*self.gone, *counts.gone)]
@@ -149,12 +155,18 @@ class Verification:
         )
         lines.append(
             (
-                "all there: every record in range is in S3, with its bytes",
+                "all there: every record in range is in S3, with its bytes"
+                if counts.records
+                else "nothing is missing: the range has no record that needs an object",
                 "not all there",
                 "could not tell of every record in range",
             )[self.exit_code]
         )
         return "\n".join(lines)
+
+
+def _place(fault: Fault) -> tuple[int, int]:
+    return fault.expected.partition, fault.expected.offset
 
 
 def entry_of(topic: str, fault: Fault) -> dict[str, object]:

@@ -112,7 +112,7 @@ def reason_of(status: int, code: str) -> str:
 def error_of(refusal: Refusal, bucket: str) -> StoreError:
     """The refusal as an error to raise; its message says what S3 said, and what to do where we know it."""
     status, code = refusal.status, refusal.code
-    message = f"S3 answered {status} {code} for bucket {bucket}: {refusal.message}".rstrip(": ")
+    message = f"S3 answered {f'{status} {code}'.rstrip()} for bucket {bucket}: {refusal.message}".rstrip(": ")
     if refusal.region:
         message += f"; the bucket is in region {refusal.region}: set AWS_REGION={refusal.region}"
     elif refusal.endpoint:

@@ -12,12 +12,14 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from services.uploader.errors import StoreError
 from services.uploader.store.botocore_errors import translate
 from services.uploader.store.checksum import Answered, Checksum
 from services.uploader.store.clients import RAISED, Clients, status_of
 from services.uploader.store.found import Digest, Head, Listed
 from services.uploader.store.options import StoreOptions
 
+_FORBIDDEN = 403
 _NOT_FOUND = 404
 _PIECE_BYTES = 256 * 1024
 
@@ -66,7 +68,7 @@ class BucketObjects:
         try:
             answer = await self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, StartAfter=after)
         except RAISED as error:
-            raise translate(error, self._bucket) from error
+            raise self._refused(error) from error
         found = [Listed(item["Key"], item["Size"], item.get("ETag", "")) for item in answer.get("Contents", [])]
         return found, bool(answer.get("IsTruncated", False))
 
@@ -79,7 +81,13 @@ class BucketObjects:
         """
         if isinstance(error, ClientError) and status_of(error) == _NOT_FOUND and _code(error) != "NoSuchBucket":
             return
-        raise translate(error, self._bucket) from error
+        raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> StoreError:
+        found = translate(error, self._bucket)
+        if isinstance(error, ClientError) and status_of(error) == _FORBIDDEN:
+            return type(found)(found.reason, f"{found} (to look needs s3:GetObject and s3:ListBucket)")
+        return found
 
 
 def _code(error: ClientError) -> str:
