@@ -40,10 +40,12 @@ format: $(STAMP) ## put every file into its one form
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## what the pure core costs a payload, what hostile clients cost good ones, what puts in flight are worth
+bench: $(STAMP) ## what the pure core costs a payload, hostile clients, a replay against run, puts in flight
 	@$(BIN)/python -m bench.pure
 	@echo "==> good clients among hostile ones (about a minute)"
 	@$(BIN)/python -m bench.hostile_clients
+	@echo "==> a replay against run (about six minutes)"
+	@$(BIN)/python -m bench.replay
 	@echo "==> puts in flight against 150 ms of latency (about five minutes)"
 	@$(BIN)/python -m bench.in_flight
 

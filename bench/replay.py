@@ -1,4 +1,4 @@
-"""Is a replay as fast as `run`? The same backlog, the same store, one process each in turn: `run`, then `replay`.
+"""Is a replay as fast as `run`, and what does it cost a live group? The same backlog, the same store, in turn.
 
 A real broker, a sink that answers every PUT at once and keeps nothing (`bench.sink`), the two commands as processes.
 Measured by the commits at the broker, from the first that moved to the last; CPU by the kernel's own accounting. Run
@@ -26,11 +26,12 @@ from tests.harness.broker import Topic, admin
 from tests.harness.processes import Process, Processes
 from tests.harness.waiting import until
 
-RECORDS = 30_000
+RECORDS = 20_000
 RUNS = 3
 PARTITIONS = 12
 BODY = b'{"host":"a","load":[0.1,0.2,0.3],"note":"' + b"x" * 760 + b'"}'
 DEADLINE_S = 300
+BESIDE_PER_S = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,15 @@ def run_live(processes: Processes, topic: Topic, environment: Mapping[str, str],
     return measured
 
 
+def run_beside(processes: Processes, topic: Topic, environment: Mapping[str, str], number: int) -> Measured:
+    """`run`, while a replay of the same topic puts BESIDE_PER_S a second."""
+    arguments = ("replay", "--from", "beginning", "--job", f"beside-{number}", "--rate", str(BESIDE_PER_S))
+    replay = processes.python("beside", "services.uploader", *arguments, environment=environment)
+    measured = run_live(processes, topic, environment, RUNS + number)
+    replay.terminate()
+    return measured
+
+
 def run_replay(processes: Processes, topic: Topic, environment: Mapping[str, str], number: int) -> Measured:
     """`replay` of everything, as a job of its own."""
     job = f"bench-{number}"
@@ -137,10 +147,11 @@ def main() -> None:
                 "AWS_REGION": "us-east-1",
                 "UPLOADER_OPS_PORT": "0",
             }
-            live, again = [], []
+            live, again, beside = [], [], []
             for number in range(RUNS):
                 live.append(run_live(processes, topic, environment, number))
                 again.append(run_replay(processes, topic, environment, number))
+                beside.append(run_beside(processes, topic, environment, number))
         finally:
             processes.end_all()
             kafka.stop()
@@ -148,6 +159,7 @@ def main() -> None:
     print("|---|---|---|---|")
     print(row("run", live))
     print(row("replay", again))
+    print(row(f"run, beside a replay of {BESIDE_PER_S}/s", beside))
 
 
 if __name__ == "__main__":

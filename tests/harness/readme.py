@@ -12,6 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from services.ingest.problems import Code
 from services.ingest.settings import IngestSettings
+from services.uploader.jobs.settings import JobSettings
 from services.uploader.settings import UploaderSettings
 from shared.kafka import KafkaSettings
 from shared.telemetry import IngestMetrics, UploaderMetrics
@@ -22,7 +23,8 @@ README = ROOT / "README.md"
 
 def settings_table() -> str:
     """A Markdown table of every environment variable, its default, its tier and its meaning."""
-    tiers = {"ingest": IngestSettings.model_fields, "uploader": UploaderSettings.model_fields}
+    own = {name: field for name, field in JobSettings.model_fields.items() if name not in UploaderSettings.model_fields}
+    tiers = {"ingest": IngestSettings.model_fields, "uploader": UploaderSettings.model_fields, "jobs": own}
     lines = ["| variable | tier | default | meaning |", "|---|---|---|---|"]
     names = sorted(
         {name for fields in tiers.values() for name in fields}, key=lambda n: (n not in KafkaSettings.model_fields, n)
@@ -31,7 +33,7 @@ def settings_table() -> str:
         found = {tier: fields[name] for tier, fields in tiers.items() if name in fields}
         field = next(iter(found.values()))
         default = "**required**" if field.is_required() else "" if field.default is None else f"`{field.default}`"
-        tier = "both" if len(found) == len(tiers) else next(iter(found))
+        tier = "both" if {"ingest", "uploader"} <= found.keys() else next(iter(found))
         lines.append(f"| `{name.upper()}` | {tier} | {default} | {field.description} |")
     return "\n".join(lines) + "\n"
 

@@ -92,7 +92,7 @@ def test_the_beginning_is_a_lower_bound_alone() -> None:
     ("text", "names"),
     [
         ("", "''"),
-        ("yesterday", "'yesterday'"),
+        ("tomorrow", "'tomorrow'"),
         ("2x", "'2x'"),
         ("-2h", "'-2h'"),
         ("2h ", "'2h '"),
@@ -257,3 +257,16 @@ def test_offsets_written_are_offsets_read(asked: dict[int, tuple[int, int]]) -> 
 def test_any_time_of_a_record_can_be_shown(ms: int, text: str) -> None:
     """A report never fails over what a producer has set as its record's time."""
     assert iso(ms) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [("today", "2026-11-26T00:00:00Z"), ("yesterday", "2026-11-25T00:00:00Z")],
+)
+@pytest.mark.parametrize("now", ["2026-11-26T00:00", "2026-11-26T00:00:01", "2026-11-26T23:59:59"])
+def test_days_begin_at_midnight_utc(text: str, at: str, now: str) -> None:
+    """Also a millisecond after it: a CronJob that asks from yesterday to today has no gap between two nights."""
+    now_ms = round(datetime.fromisoformat(f"{now}+00:00").timestamp() * 1000)
+    found = parse_from(text, now_ms)
+    assert isinstance(found, At)
+    assert (iso(found.ms), parse_to(text, now_ms)) == (at, found)

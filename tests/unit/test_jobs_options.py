@@ -107,6 +107,8 @@ def test_ranges(argv: tuple[str, ...], bounds: Bounds) -> None:
 @pytest.mark.parametrize(
     ("argv", "moves"),
     [
+        (("--from", "yesterday", "--to", "today"), True),
+        (("--from", "1h", "--to", "2026-11-25T09:00"), True),
         (("--from", "2h"), True),
         (("--from", "2026-11-25"), True),  # to the end, which is another one later
         (("--from", "2026-11-25", "--to", "2026-11-25T03:00"), False),

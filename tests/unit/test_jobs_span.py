@@ -183,14 +183,14 @@ def test_offsets_beyond_the_log_are_named(asked: tuple[int | None, int | None], 
             Gone(0, 0, 5, since_ms=60_000),
             (
                 "partition 0: offsets 0 to 4 are gone from Kafka: what of them was written since "
-                "1970-01-01T00:01:00Z is lost"
+                "1970-01-01T00:01:00Z cannot be read any more"
             ),
         ),
         (
             Gone(0, 0, 5, since_ms=60_000, until_ms=120_000),
             (
                 "partition 0: offsets 0 to 4 are gone from Kafka, and the oldest left is of 1970-01-01T00:02:00Z: "
-                "what of them was written since 1970-01-01T00:01:00Z is lost"
+                "what of them was written since 1970-01-01T00:01:00Z cannot be read any more"
             ),
         ),
     ],

@@ -10,12 +10,15 @@ from datetime import UTC, datetime
 
 FORMS = (
     "2026-11-25T06:00 (UTC, or with a zone: 2026-11-25T06:00+01:00), 2026-11-25, 2h (ago; also s, m, d, w), "
-    "1764050400 (seconds, or milliseconds since 1970), beginning, now, or offsets: p0:100-500,p3:0-"
+    "today, yesterday (from midnight, UTC), 1764050400 (seconds, or milliseconds since 1970), beginning, now, "
+    "or offsets: p0:100-500,p3:0-"
 )
 """Every form, for people."""
 
 _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhdw])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_DAYS_AGO = {"today": 0, "yesterday": 1}
+_DAY_MS = 86_400_000
 _EPOCH = re.compile(r"\d{9,13}")
 _MILLISECONDS_FROM = 100_000_000_000
 """An epoch from here on is one in milliseconds: as seconds it would be the year 5138."""
@@ -74,6 +77,8 @@ def parse_to(text: str, now_ms: int) -> At:
 def _moment(text: str, now_ms: int) -> At:
     if text == "now":
         return At(now_ms)
+    if text in _DAYS_AGO:
+        return At((now_ms // _DAY_MS - _DAYS_AGO[text]) * _DAY_MS)
     if ago := _AGO.fullmatch(text):
         ms = now_ms - round(float(ago[1]) * _UNIT_S[ago[2]] * 1000)
     elif _EPOCH.fullmatch(text):

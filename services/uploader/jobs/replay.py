@@ -215,6 +215,7 @@ class Replay:
                 records_max=max(1, records_max),
                 timeout_ms=200 if hungry else FULL_POLL_TIMEOUT_MS,
             )
+            self._trouble = ""
             for number, records in polled.items():
                 meant = [record for record in records if self._work.matches(record)]
                 self._tally.skipped += len(records) - len(meant)

@@ -182,6 +182,8 @@ def plan_text(
         lines.append("time: not known, the probe found nothing to ask S3 for")
     else:
         asked = f"S3 answered {probe.asked} HEADs at {probe.requests_a_second:.0f}/s"
-        lines.append(f"time: about {duration(plan.seconds)} ({asked}; {probe.missing} of these objects are missing)")
+        lines.append(
+            f"time: about {duration(plan.seconds)} ({asked}; {probe.missing} of these objects are missing or different)"
+        )
     lines.append("nothing was written")
     return "\n".join(lines)

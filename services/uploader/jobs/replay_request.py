@@ -27,6 +27,7 @@ from services.uploader.jobs.settings import JobSettings
 from shared.settings import describe
 
 GIVE_UP_AFTER_S = 300.0
+_DAY_MS = 86_400_000
 TYPED_MAX = 300  # characters: what a job is must fit into the note of a commit
 
 _JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -150,7 +151,7 @@ def request_of(arguments: argparse.Namespace, now_ms: int, new_name: str, topic:
             raise OptionsError("--partitions has none of the partitions of --from-file")
     elif arguments.resume is None:
         bounds = bounds_of(arguments, now_ms)
-        moves = _is_open(bounds) or bounds != bounds_of(arguments, now_ms + 1)
+        moves = _is_open(bounds) or _differs_later(arguments, bounds, now_ms)
     return ReplayRequest(
         job=name,
         resume=arguments.resume is not None,
@@ -167,6 +168,14 @@ def request_of(arguments: argparse.Namespace, now_ms: int, new_name: str, topic:
         dry_run=arguments.dry_run,
         give_up_after_s=arguments.give_up_after,
     )
+
+
+def _differs_later(arguments: argparse.Namespace, bounds: Bounds, now_ms: int) -> bool:
+    """Whether the same words, typed a day and a moment later, mean another range: `2h` and `yesterday` do."""
+    try:
+        return bounds != bounds_of(arguments, now_ms + _DAY_MS + 1)
+    except OptionsError:
+        return True
 
 
 def _typed(arguments: argparse.Namespace) -> str:

@@ -67,7 +67,8 @@ class Gone:
         if self.since_ms is None:
             return f"{offsets} are gone from Kafka"
         until = "" if self.until_ms is None else f", and the oldest left is of {iso(self.until_ms)}"
-        return f"{offsets} are gone from Kafka{until}: what of them was written since {iso(self.since_ms)} is lost"
+        since = iso(self.since_ms)
+        return f"{offsets} are gone from Kafka{until}: what of them was written since {since} cannot be read any more"
 
 
 @dataclass(frozen=True, slots=True)
