@@ -105,7 +105,9 @@ def test_a_replay_beside_live_traffic(pipeline: Pipeline) -> None:
 
 
 def test_ctrl_c_says_how_to_go_on(pipeline: Pipeline) -> None:
-    """The first Ctrl-C ends a replay cleanly, with exit code 130 and the command that goes on; that one does."""
+    """The first Ctrl-C ends a replay cleanly, with exit code 130 and the command that goes on; that one does. Up to then
+    it has put no more than its rate allows.
+    """
     ingest, _ = pipeline.ready()
     answers = Answers()
     post_at_once(ingest.collections_url, [payloads(400) for _ in range(2)], answers)
@@ -119,6 +121,7 @@ def test_ctrl_c_says_how_to_go_on(pipeline: Pipeline) -> None:
     assert (report["stopped"], report["resume"]) == (True, "spillway-uploader replay --resume slow")
     at_stop = pipeline.shelf.writes - began
     assert report["stored"] == at_stop < 800
+    assert report["stored"] <= 100 * (report["seconds"] + 0.1) + 1  # --rate: never more, however fast the machine
     resumed = commands.run(*report["resume"].split()[1:], "--output", "json")
     assert resumed.code == 0, str(resumed)
     assert resumed.document["stored"] == 800 - at_stop  # a clean stop commits all that is stored
