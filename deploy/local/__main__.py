@@ -140,6 +140,7 @@ ready in {took_s:.1f} s: collections go to {url}
   logs         {_shown(stack.directory / "logs")}
   try          curl -sS {url} -H 'Content-Type: application/json' -d {shlex.quote(example)}
   read back    . {environment} && python -m deploy.local.stored   (with a KEY: its exact bytes)
+  prove it     . {environment} && spillway-uploader verify --from 1h   (and lag, replay, redrive: --help)
 
 Objects and records last until this stops: S3 here is in memory, and every run begins empty. Ctrl-C to stop."""
     )

@@ -93,6 +93,13 @@ class ScriptedConsumer:
         self._coordination = asyncio.create_task(self._coordinate())
         self.request_rebalance(self._broker.assign())
 
+    def assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Read these, outside any group."""
+        self._assigned = frozenset(partitions)
+        self._positions = {}
+        self._turn = deque(sorted(self._assigned))
+        self._reassigning = False
+
     # -- rebalances, when the test says so
 
     def request_rebalance(self, to: Collection[TopicPartition]) -> "asyncio.Future[None]":
