@@ -20,7 +20,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from bench.in_flight import sink_process
 from deploy.local.kafka import EmbeddedKafka
-from services.uploader.jobs.state import group_of
+from services.uploader.jobs.storing.state import group_of
 from shared.record import Stamp, new_collection_id
 from tests.harness.broker import Topic, admin
 from tests.harness.processes import Process, Processes

@@ -21,8 +21,12 @@ from services.uploader.dead_letter import DeadShare
 from services.uploader.dead_letter_topic import DeadLetters
 from services.uploader.errors import ConfigurationError
 from services.uploader.health import StoreHealth
-from services.uploader.jobs import lag, letters_command, redrive_command, replay_command, verify_command
+from services.uploader.jobs.lag import command as lag
+from services.uploader.jobs.letters import command as letters_command
+from services.uploader.jobs.redrive import command as redrive_command
+from services.uploader.jobs.replay import command as replay_command
 from services.uploader.jobs.settings import JobSettings
+from services.uploader.jobs.verify import command as verify_command
 from services.uploader.keys import KeyTemplate
 from services.uploader.limiter import Limiter
 from services.uploader.partition import Sink

@@ -3,7 +3,11 @@
 import argparse
 from collections.abc import Sequence
 
-from services.uploader.jobs import lag, letters_command, redrive_command, replay_request, verify_command
+from services.uploader.jobs.lag import command as lag
+from services.uploader.jobs.letters import command as letters_command
+from services.uploader.jobs.redrive import command as redrive_command
+from services.uploader.jobs.replay import request as replay_request
+from services.uploader.jobs.verify import command as verify_command
 from services.uploader.settings import UploaderSettings
 from services.uploader.topics import TopicPlan
 from shared.kafka import KafkaSettings

@@ -12,7 +12,7 @@ import yaml
 
 from services.uploader.cli import parse
 from services.uploader.jobs.options import bounds_of
-from services.uploader.jobs.replay_request import ReplayRequest, request_of
+from services.uploader.jobs.replay.request import ReplayRequest, request_of
 from tests.harness.processes import ROOT
 
 DIRECTORY = ROOT / "deploy/kubernetes/jobs"

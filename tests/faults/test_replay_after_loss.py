@@ -105,8 +105,8 @@ def test_a_replay_beside_live_traffic(pipeline: Pipeline) -> None:
 
 
 def test_ctrl_c_says_how_to_go_on(pipeline: Pipeline) -> None:
-    """The first Ctrl-C ends a replay cleanly, with exit code 130 and the command that goes on; that one does. Up to then
-    it has put no more than its rate allows.
+    """The first Ctrl-C ends a replay cleanly, with exit code 130 and the command that goes on; that one does. Until
+    then it has put no more than its rate allows.
     """
     ingest, _ = pipeline.ready()
     answers = Answers()

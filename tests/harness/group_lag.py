@@ -8,7 +8,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 
-from services.uploader.jobs import lag
+from services.uploader.jobs.lag import command as lag
 from services.uploader.settings import GroupSettings
 from tests.harness.broker import Topic, admin, producer
 

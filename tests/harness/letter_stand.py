@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from services.uploader.jobs import letters_command, redrive_command
+from services.uploader.jobs.letters import command as letters_command
+from services.uploader.jobs.redrive import command as redrive_command
 from services.uploader.jobs.settings import JobSettings
 from tests.fakes.s3 import FakeS3
 from tests.fakes.script import Shelf

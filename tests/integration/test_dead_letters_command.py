@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.uploader.jobs import letters_command
+from services.uploader.jobs.letters import command as letters_command
 from services.uploader.jobs.settings import JobSettings
 from tests.fakes.s3 import FakeS3
 from tests.fakes.script import ACCESS_DENIED, INTERNAL_ERROR

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from services.uploader.jobs import lag
+from services.uploader.jobs.lag import command as lag
 from services.uploader.settings import GroupSettings
 from tests.harness.broker import Broker, Topic, admin
 from tests.harness.group_lag import parsed, produce, ran, settings_of

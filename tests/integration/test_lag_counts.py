@@ -11,9 +11,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import NewTopic
 
-from services.uploader.jobs import lag
-from services.uploader.jobs.pipeline_questions import asker_of
-from services.uploader.jobs.pipeline_view import view_of
+from services.uploader.jobs.lag import command as lag
+from services.uploader.jobs.lag.questions import asker_of
+from services.uploader.jobs.lag.view import view_of
 from services.uploader.topic_view import TopicView, commit_note
 from tests.harness.broker import Topic, admin, producer
 from tests.harness.group_lag import commit, delete_before, produce, ran, settings_of

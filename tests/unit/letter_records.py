@@ -6,7 +6,7 @@ from typing import Any
 from aiokafka import ConsumerRecord
 
 from services.uploader.dead_letter import Header, dead_headers
-from services.uploader.jobs.letter import Letter, read_letter
+from services.uploader.jobs.letters.letter import Letter, read_letter
 from services.uploader.keys import DEFAULT_TEMPLATE, KeyTemplate
 
 NOON_MS = 1_795_521_600_000

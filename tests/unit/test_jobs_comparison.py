@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.uploader.jobs.checker import Checker
-from services.uploader.jobs.comparison import (
+from services.uploader.jobs.bucket.checker import Checker
+from services.uploader.jobs.bucket.comparison import (
     MISSING,
     ORIGIN_ID,
     SAME,

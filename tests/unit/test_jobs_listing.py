@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.uploader.jobs.comparison import Expected
-from services.uploader.jobs.listing import DIRECTORY_BUCKET, LIST_MIN, Group, Walk, plan
+from services.uploader.jobs.bucket.comparison import Expected
+from services.uploader.jobs.bucket.listing import DIRECTORY_BUCKET, LIST_MIN, Group, Walk, plan
 from services.uploader.store.found import Listed
 
 PREFIX = "f/dt=1/"

@@ -19,7 +19,7 @@ from services.uploader.jobs.options import (
     positive,
     prefix_of,
 )
-from services.uploader.jobs.replay_request import GIVE_UP_AFTER_S, TYPED_MAX, ReplayRequest, request_of
+from services.uploader.jobs.replay.request import GIVE_UP_AFTER_S, TYPED_MAX, ReplayRequest, request_of
 from services.uploader.settings import UploaderSettings
 from shared.record import Record
 

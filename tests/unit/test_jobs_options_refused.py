@@ -10,7 +10,7 @@ from services.uploader.cli import parse
 from services.uploader.jobs.options import (
     OptionsError,
 )
-from services.uploader.jobs.replay_request import ReplayRequest, request_of
+from services.uploader.jobs.replay.request import ReplayRequest, request_of
 
 NOW_MS = round(datetime(2026, 11, 25, 9, tzinfo=UTC).timestamp() * 1000)
 HOUR_MS = 3_600_000

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.uploader.jobs.plan import Plan, Prices, Probe, make_plan
-from services.uploader.jobs.rate import Rate
+from services.uploader.jobs.replay.plan import Plan, Prices, Probe, make_plan
+from services.uploader.jobs.storing.rate import Rate
 
 PRICES = Prices(put=0.005, get=0.0004, list_=0.005, currency="USD", source="2025-01")
 HALF = Probe(offsets=1000, records=900, matching=600, bytes=60_000, requests_a_second=200.0, missing=3, asked=300)

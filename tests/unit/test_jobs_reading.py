@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.uploader.errors import ConfigurationError, TransientError
-from services.uploader.jobs.checker import Checker
-from services.uploader.jobs.comparison import Finding
+from services.uploader.jobs.bucket.checker import Checker
+from services.uploader.jobs.bucket.comparison import Finding
 from services.uploader.jobs.span import Gone, Span
 from services.uploader.jobs.topic_log import RangeError, SpanReader
-from services.uploader.jobs.verify import Fault, Verifier
+from services.uploader.jobs.verify.verifier import Fault, Verifier
 from services.uploader.keys import KeyTemplate
 from services.uploader.partition import read_record
 from services.uploader.store.checksum import Answered, Checksum

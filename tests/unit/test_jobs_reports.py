@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.uploader.jobs.plan import Plan, Prices, Probe, make_plan
-from services.uploader.jobs.replay_report import SHOWN, Report, plan_text, print_plan, print_report
+from services.uploader.jobs.replay.plan import Plan, Prices, Probe, make_plan
+from services.uploader.jobs.replay.report import SHOWN, Report, plan_text, print_plan, print_report
 from services.uploader.jobs.span import Gone, Range, Span
-from services.uploader.jobs.state import PartitionState, Progress, Purpose
-from services.uploader.jobs.tally import NotStored, Tally
+from services.uploader.jobs.storing.state import PartitionState, Progress, Purpose
+from services.uploader.jobs.storing.tally import NotStored, Tally
 
 PURPOSE = Purpose(bucket="payloads", key_template="{id}")
 TEMPLATE = "{folder}/{id}"

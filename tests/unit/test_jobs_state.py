@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.uploader.jobs.span import Gone
-from services.uploader.jobs.state import (
+from services.uploader.jobs.storing.state import (
     GONE_MAX,
     NOTE_BYTES_MAX,
     PURPOSE_BYTES_MAX,

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import pytest
 
-from services.uploader.jobs.checker import Requests
-from services.uploader.jobs.comparison import Expected, Finding
+from services.uploader.jobs.bucket.checker import Requests
+from services.uploader.jobs.bucket.comparison import Expected, Finding
 from services.uploader.jobs.span import Gone, Span
-from services.uploader.jobs.verify import Counts, Fault
-from services.uploader.jobs.verify_report import KEPT, Faults, Verification, entry_of, shown
+from services.uploader.jobs.verify.report import KEPT, Faults, Verification, entry_of, shown
+from services.uploader.jobs.verify.verifier import Counts, Fault
 
 TEMPLATE = "{folder}/{id}"
 

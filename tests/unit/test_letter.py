@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.uploader.dead_letter import Header
-from services.uploader.jobs.letter import (
+from services.uploader.jobs.letters.letter import (
     SET,
     Broken,
     InvalidPlaceError,

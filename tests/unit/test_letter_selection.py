@@ -8,11 +8,11 @@ from aiokafka import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.uploader.jobs.comparison import Finding
-from services.uploader.jobs.letter import Place
-from services.uploader.jobs.letter_counts import MESSAGES_MAX, OTHERS, LetterCounts, hour, one_line
-from services.uploader.jobs.letter_selection import BROKEN_MAX, Chosen, LetterFilter, Oldest, Selection, Surveyed
-from services.uploader.jobs.letter_text import broken_lines, table, whole_document, whole_lines
+from services.uploader.jobs.bucket.comparison import Finding
+from services.uploader.jobs.letters.counts import MESSAGES_MAX, OTHERS, LetterCounts, hour, one_line
+from services.uploader.jobs.letters.letter import Place
+from services.uploader.jobs.letters.selection import BROKEN_MAX, Chosen, LetterFilter, Oldest, Selection, Surveyed
+from services.uploader.jobs.letters.text import broken_lines, table, whole_document, whole_lines
 from services.uploader.jobs.options import Filter
 from tests.unit.letter_records import KEYS, NOON_MS, bury, letter_of, raw
 

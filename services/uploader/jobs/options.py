@@ -22,6 +22,9 @@ from services.uploader.partition import read_record
 from services.uploader.settings import UploaderSettings
 from shared.record import Record, is_safe_folder
 
+GIVE_UP_AFTER_S = 300.0
+"""Without anything settled or compared for so long, in seconds, a job ends: somebody waits for it."""
+
 
 class OptionsError(ValueError):
     """The options contradict each other, or name something that cannot be; the message is for who typed them."""
