@@ -10,7 +10,6 @@ Does not decide what is read (`spans`), what becomes of a record (`sink`), or wh
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,8 +19,9 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from services.uploader.appetite import appetite
 from services.uploader.cancellation import cancelled_from_outside
 from services.uploader.jobs import connections
-from services.uploader.jobs.display import Display, Speed, View
+from services.uploader.jobs.display import Display
 from services.uploader.jobs.span import Span
+from services.uploader.jobs.storing.lookout import Lookout
 from services.uploader.jobs.storing.state import PartitionState, Progress
 from services.uploader.jobs.storing.tally import Tally
 from services.uploader.jobs.topic_log import RangeError, SpanReader
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 20.0
 SESSION_PAUSE_S = 1.0
-LOOK_EVERY_S = 0.25
 FULL_POLL_TIMEOUT_MS = 20
 
 Matches = Callable[[ConsumerRecord], bool]
@@ -105,19 +104,13 @@ class Replay:
         self._work = work
         self._sink = sink
         self._tally = tally
-        self._readiness = readiness
-        self._display = display
+        self._lookout = Lookout(work.states, tally, sink.health, readiness, display, give_up_after_s=give_up_after_s)
         self._new_client = new_client
-        self._give_up_after_s = give_up_after_s
         self._keeps_state = keeps_state
         self._progress = {partition: Progress(state) for partition, state in work.states.items()}
         self._settled = {partition: state.settled for partition, state in work.states.items()}  # as committed
-        self._moving = dict(self._settled)  # as stored, by this session
         self._stopping = asyncio.Event()
-        self._moved_s = time.monotonic()  # when anything was last settled
-        self._speed = Speed()
-        self._trouble = ""  # Kafka's, as last met
-        self._failed = ""
+        self._failed = ""  # why it ends before its end
 
     def stop(self) -> None:
         """Ask `run()` to finish what is on the wire, commit, and return."""
@@ -125,15 +118,14 @@ class Replay:
 
     async def run(self) -> Outcome:
         """Work until everything is settled, until `stop()`, or until nothing moves any more."""
-        lookout = asyncio.create_task(self._look())
+        lookout = asyncio.create_task(self._lookout.run(self._give_up))
         try:
             while not self._stopping.is_set() and self._left():
                 await self._try_session()
         finally:
             lookout.cancel()
             await asyncio.wait({lookout})
-            self._display.show(self._view(time.monotonic()))
-            self._display.close()
+            self._lookout.close()
         states = {partition: progress.at(self._settled[partition]) for partition, progress in self._progress.items()}
         stopped = self._stopping.is_set() and not self._failed
         return Outcome(states, stopped=stopped, failed=self._failed)
@@ -148,13 +140,17 @@ class Replay:
                     raise
                 raise ConsumerStoppedError("the client cancelled itself") from None
         except* (KafkaError, TimeoutError, OSError) as errors:
-            self._trouble = f"Kafka: {errors.exceptions[0]!r}"
-            log.warning("the session ended; a new one begins", extra={"cause": self._trouble})
+            self._lookout.trouble = f"Kafka: {errors.exceptions[0]!r}"
+            log.warning("the session ended; a new one begins", extra={"cause": self._lookout.trouble})
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SESSION_PAUSE_S):
                     await self._stopping.wait()
         except* RangeError as errors:
-            self._failed = str(errors.exceptions[0])
+            self._give_up(str(errors.exceptions[0]))
+
+    def _give_up(self, why: str) -> None:
+        if not self._stopping.is_set():
+            self._failed = why
             self._stopping.set()
 
     def _left(self) -> bool:
@@ -215,7 +211,7 @@ class Replay:
                 records_max=max(1, records_max),
                 timeout_ms=200 if hungry else FULL_POLL_TIMEOUT_MS,
             )
-            self._trouble = ""
+            self._lookout.trouble = ""
             for number, records in polled.items():
                 meant = [record for record in records if self._work.matches(record)]
                 self._tally.skipped += len(records) - len(meant)
@@ -226,10 +222,8 @@ class Replay:
         """With nothing in memory, what was read is settled: holes, and what was not meant."""
         for number, partition in table.items():
             partition.window.follow(reader.position(number))
-            at = partition.window.committable
-            if at is not None and at > self._moving[number]:
-                self._moving[number] = at
-                self._moved_s = time.monotonic()
+            if partition.window.committable is not None:
+                self._lookout.stored_to(number, partition.window.committable)
 
     # -- commits
 
@@ -263,39 +257,3 @@ class Replay:
             log.warning("a commit failed; its records may be stored again", extra={"cause": repr(error)})
             return False
         return True
-
-    # -- what a person sees
-
-    async def _look(self) -> None:
-        before = -1
-        while True:
-            now_s = time.monotonic()
-            if self._tally.settled != before:
-                before, self._moved_s = self._tally.settled, now_s
-            self._sink.health.settle(time.time())
-            self._display.show(self._view(now_s))
-            if now_s - self._moved_s > self._give_up_after_s and not self._stopping.is_set():
-                trouble = self._why() or "nothing was settled"
-                self._failed = f"gave up after {self._give_up_after_s:g} s without a record settled: {trouble}"
-                self._stopping.set()
-            await asyncio.sleep(LOOK_EVERY_S)
-
-    def _why(self) -> str:
-        return "; ".join(each for each in (self._readiness.reasons.get("s3", ""), self._trouble) if each)
-
-    def _view(self, now_s: float) -> View:
-        rate = self._speed.of(self._tally.settled, now_s)
-        partitions = {
-            number: (min(self._moving[number], state.end) - state.begin, state.end - state.begin)
-            for number, state in self._work.states.items()
-        }
-        left = sum(size - done for done, size in partitions.values())
-        return View(
-            partitions=partitions,
-            records=self._tally.settled,
-            bytes=self._tally.stored_bytes,
-            errors=self._tally.errors,
-            rate=rate,
-            seconds_left=left / rate if rate > 0 else None,
-            trouble=self._why(),
-        )
