@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import signal
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Coroutine, Sequence
@@ -26,6 +27,7 @@ from services.uploader.jobs.letters import command as letters_command
 from services.uploader.jobs.redrive import command as redrive_command
 from services.uploader.jobs.replay import command as replay_command
 from services.uploader.jobs.settings import JobSettings
+from services.uploader.jobs.signals import EXIT_INTERRUPTED
 from services.uploader.jobs.verify import command as verify_command
 from services.uploader.keys import KeyTemplate
 from services.uploader.limiter import Limiter
@@ -53,6 +55,13 @@ PROBE_KEY = ".spillway/probe"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; leaves the process with its exit code."""
+    try:
+        _run_command(argv)
+    except KeyboardInterrupt:  # before the command has taken over the signals
+        raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+def _run_command(argv: Sequence[str] | None) -> None:
     arguments = cli.parse(argv)
     match arguments.command:
         case "run":
@@ -87,7 +96,13 @@ def _job(
     settings = load(kind)
     configure_logging(log_level or settings.log_level)
     _checked(settings)
-    raise SystemExit(uvloop.run(job(settings, arguments)))
+    try:
+        code = uvloop.run(job(settings, arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head`: who reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails at its last flush
+        code = 1
+    raise SystemExit(code)
 
 
 def _checked(settings: KafkaSettings) -> None:

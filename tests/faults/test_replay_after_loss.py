@@ -28,10 +28,11 @@ def stored(pipeline: Pipeline) -> None:
     answers = Answers()
     for _ in range(10):
         post_at_once(ingest.collections_url, [payloads(500) for _ in range(PAYLOADS // 5000)], answers)
-    until(lambda: len(pipeline.objects()) == PAYLOADS, "20,000 objects", deadline_s=90)
+    until(lambda: len(pipeline.objects()) == PAYLOADS, "20,000 objects", deadline_s=240)
     until(lambda: pipeline.topic.lag() == 0, "the group's lag to be 0", deadline_s=20)
 
 
+@pytest.mark.timeout(400, method="signal")  # 20,000 puts and as many questions
 @pytest.mark.usefixtures("stored")
 def test_what_was_lost_is_named_and_put_back(pipeline: Pipeline) -> None:
     """Of 20,000 payloads 300 objects vanish and 7 change, some keeping their size: `verify` names exactly those 307

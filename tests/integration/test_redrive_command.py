@@ -129,20 +129,22 @@ def test_two_letters_of_one_record_write_once(stand: Stand) -> None:
     assert stored(stand.shelf) == bodies(buried)
 
 
-def test_an_object_that_somebody_altered_is_put_again(stand: Stand) -> None:
-    """As many bytes, and others; also one that another record has written."""
+def test_another_object_at_the_key_is_not_written_over(stand: Stand) -> None:
+    """It was acknowledged to somebody, and the letter's record never was an object: a conflict, exit code 1."""
     buried = letters(3)
     bury(stand.topic, buried)
     stand.run()
     stand.shelf.store(key_of(stand.shelf, "r-0"), b'{"n": 9}', {"spillway-id": "r-0"}, "x")
     stand.shelf.store(key_of(stand.shelf, "r-1"), b'{"n": 1}', {"spillway-id": "another"}, "x")
     code, document = stand.run("--dry-run")
-    assert (document["in_s3"], document["absent_bytes"]) == ({"different": 2, "same": 1}, 16)
-    code, document = stand.run("--limit", "1")
-    assert (code, document["stored"], document["already_there"], document["left_letters"]) == (0, 1, 1, 1)
+    assert (document["in_s3"], document["absent_bytes"]) == ({"different": 2, "same": 1}, 0)
     code, document = stand.run()
-    assert (code, document["stored"], document["already_there"]) == (0, 1, 2)
-    assert stand.checked() == {"same": 3}
+    assert (code, document["stored"], document["already_there"]) == (1, 0, 1)
+    assert [(one["letter"], one["reason"]) for one in document["refused"]] == [
+        ("p0:0", "conflict"),
+        ("p0:1", "conflict"),
+    ]
+    assert stand.checked() == {"same": 1, "different": 2}
 
 
 def test_what_s3_refuses_again_stays_a_letter(stand: Stand) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import RecordMetadata
 
 from tests.fakes.s3 import FakeS3
@@ -117,10 +118,20 @@ def test_what_retention_took_is_said(pipeline: Pipeline, commands: Commands) -> 
     resumed = commands.run("replay", "--resume", "cut")
     assert resumed.code == 1
     assert "offsets 10 to 24 are gone" in resumed.out
+    # Of 7 days, an hour ago is no time that retention could have reached: a quiet partition looks like that, too.
+    assert commands.run("replay", "--from", "1h", "--dry-run").code == 0
+    asyncio.run(_let_size_delete(pipeline.topic))
     by_time = commands.run("replay", "--from", "1h", "--dry-run")
     assert by_time.code == 1
     assert "partition 0: offsets 0 to 24 are gone" in by_time.out
     assert commands.run("replay", "--from", "beginning").code == 0  # whatever is left was asked for
+
+
+async def _let_size_delete(topic: Topic) -> None:
+    async with admin(topic.bootstrap_servers) as client:
+        await client.alter_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, topic.name, {"retention.bytes": "1000000000"})]
+        )
 
 
 async def _delete_before(topic: Topic, offset: int) -> None:

@@ -44,10 +44,13 @@ def names_in(folder: Path) -> list[str]:
 
 def test_what_is_written_is_read(path: Path) -> None:
     """Records with all that verify says of them, in any order, some twice, and in any alphabet."""
-    more = {"topic": "payloads", "key": "f/ä\u2028\r\n", "why": "it has 3 bytes, not 4\x85"}
+    more = {"topic": "payloads", "topic_id": "an id", "key": "f/ä\u2028\r\n", "why": "it has 3 bytes, not 4\x85"}
     written(path, *({"partition": p, "offset": o, **more} for p, o in ((3, 9), (0, 2**62), (3, 1), (3, 9))))
     assert read_offsets(path) == OffsetFile(
-        "payloads", {3: frozenset({1, 9}), 0: frozenset({2**62})}, hashlib.sha256(path.read_bytes()).hexdigest()
+        "payloads",
+        "an id",
+        {3: frozenset({1, 9}), 0: frozenset({2**62})},
+        hashlib.sha256(path.read_bytes()).hexdigest(),
     )
     assert names_in(path.parent) == ["missing.jsonl"]
 
@@ -74,7 +77,9 @@ def test_nothing_missing_is_an_empty_file(path: Path) -> None:
 def test_a_file_of_somebody_else(path: Path) -> None:
     """By hand, from Windows, with empty lines, without a topic."""
     path.write_bytes(b'\xef\xbb\xbf{"partition":1,"offset":0}\r\n\r\n  \n{"offset":5,"partition":1,"x":[]}')
-    assert read_offsets(path) == OffsetFile(None, {1: frozenset({0, 5})}, hashlib.sha256(path.read_bytes()).hexdigest())
+    assert read_offsets(path) == OffsetFile(
+        None, None, {1: frozenset({0, 5})}, hashlib.sha256(path.read_bytes()).hexdigest()
+    )
 
 
 def test_another_byte_is_another_file(path: Path) -> None:

@@ -18,7 +18,8 @@ from services.uploader.errors import ConfigurationError, TransientError
 from services.uploader.jobs.bucket.checker import Checker
 from services.uploader.jobs.bucket.comparison import Finding
 from services.uploader.jobs.span import Gone, Span
-from services.uploader.jobs.topic_log import RangeError, SpanReader
+from services.uploader.jobs.span_reader import SpanReader
+from services.uploader.jobs.topic_log import RangeError
 from services.uploader.jobs.verify.verifier import Fault, Verifier
 from services.uploader.keys import KeyTemplate
 from services.uploader.partition import read_record
@@ -198,4 +199,5 @@ async def test_a_bucket_that_cannot_be_asked_ends_it(*, lists: bool) -> None:
     compare, faults = verifier(bucket, lists=lists)
     with pytest.raises(ConfigurationError):
         await compare.compare(ScriptedConsumer(broker), "t", {0: Span(0, 0, 30)}, lambda _: None)
-    assert (compare.counts.records, faults) == (0, [])
+    assert compare.counts.records == 0
+    assert {fault.finding for fault in faults} <= {None}  # of the first few it is said that they could not be told

@@ -43,6 +43,7 @@ def report(
         61.2,
         stopped=False,
         failed=failed,
+        uncommitted=False,
         resume=resume,
     )
 

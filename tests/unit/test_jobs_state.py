@@ -17,7 +17,9 @@ from services.uploader.jobs.storing.state import (
     Purpose,
     UnreadableStateError,
     group_of,
+    lost,
     read_note,
+    spell,
     total,
 )
 
@@ -174,6 +176,9 @@ DIFFERENT = {
     "record_id": "i",
     "file_sum": "s",
     "range": "--from 2h",
+    "endpoint": "http://other:9000",
+    "before_ms": 7,
+    "partitions": "0-11",
 }
 
 
@@ -245,3 +250,19 @@ def test_how_far_a_job_is() -> None:
 def test_a_jobs_group_stands_under_the_uploaders() -> None:
     """One prefixed ACL allows both, and two jobs never share a group."""
     assert group_of("spillway-uploader", "outage-1") == "spillway-uploader.job.outage-1"
+
+
+@given(st.sets(st.integers(0, 40)))
+def test_partitions_are_spelled_and_missed(begun: set[int]) -> None:
+    """Of those that were begun together, exactly those without a state: a job of half of them is not whole."""
+    spelled = replace(PURPOSE, partitions=spell(begun))
+    kept = {number for number in begun if number % 3}
+    states = {number: replace(STATE, purpose=spelled) for number in kept}
+    assert lost(states) == (sorted(begun - kept) if kept else [])
+
+
+def test_partitions_take_few_characters() -> None:
+    """A note has 4 KiB for everything."""
+    assert spell(range(1000)) == "0-999"
+    assert spell([3, 1, 2, 7, 9, 10]) == "1-3,7,9-10"
+    assert spell([]) == ""

@@ -31,6 +31,7 @@ def verification(
 ) -> Verification:
     return Verification(
         topic="payloads",
+        topic_id="an id",
         bucket="bucket",
         key_template=TEMPLATE,
         spans=(Span(0, 10, 20), Span(1, 5, 5)),
@@ -104,6 +105,7 @@ def test_the_document_has_the_same() -> None:
     assert "17: " not in shown(verification(), "text")
     entry = {
         "topic": "payloads",
+        "topic_id": "an id",
         "partition": 0,
         "offset": 12,
         "id": "id-12",
@@ -111,7 +113,7 @@ def test_the_document_has_the_same() -> None:
         "finding": "missing",
         "why": "there is no such object",
     }
-    assert entry_of("payloads", fault(12)) == entry
+    assert entry_of("payloads", "an id", fault(12)) == entry
     told = str(document)
     assert all(str(each) in told for each in (entry, "'dead_letter': 'too_large'", "'finding': 'unknown'"))
 

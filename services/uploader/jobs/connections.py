@@ -2,18 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from services.uploader.cancellation import cancelled_from_outside
-from services.uploader.jobs.topic_log import log_client
+from services.uploader.jobs.topic_log import START_TIMEOUT_S, close_client, log_client
 from services.uploader.topic_view import TopicView
 from shared.kafka import KafkaSettings
-
-START_TIMEOUT_S = 20.0
-STOP_TIMEOUT_S = 5.0
 
 
 class KafkaAwayError(Exception):
@@ -46,16 +43,4 @@ async def kafka(
         raise KafkaAwayError(f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}: the client ended") from None
     finally:
         for end in (client.stop, view.close):
-            await close(end)
-
-
-async def close(end: Callable[[], Awaitable[None]]) -> None:
-    """End a client, within STOP_TIMEOUT_S, whatever it says to that: it is thrown away."""
-    try:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            await end()
-    except (KafkaError, TimeoutError, OSError):
-        return
-    except asyncio.CancelledError:
-        if cancelled_from_outside():
-            raise
+            await close_client(end)

@@ -18,9 +18,18 @@ class InvalidFileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class OffsetFile:
-    """Records by partition and offset; `sum` is the SHA-256 of the file, by which a job knows it again."""
+    """Records by partition and offset.
+
+    Attributes:
+        topic: which they are of; None: the file does not say.
+        topic_id: its id when the file was written; None: as above.
+        offsets: by partition.
+        sum: the SHA-256 of the file, by which a job knows it again.
+
+    """
 
     topic: str | None
+    topic_id: str | None
     offsets: Mapping[int, frozenset[int]]
     sum: str
 
@@ -38,6 +47,7 @@ def read_offsets(path: Path) -> OffsetFile:
         raise InvalidFileError(f"{path}: {error.strerror or error}") from None
     found: dict[int, set[int]] = defaultdict(set)
     topics: set[str] = set()
+    topic_ids: set[str] = set()
     for number, line in enumerate(content.splitlines(), 1):
         if not line.strip():
             continue
@@ -50,10 +60,12 @@ def read_offsets(path: Path) -> OffsetFile:
             raise InvalidFileError(f"{path}, line {number}: partition and offset are numbers from 0")
         found[partition].add(offset)
         topics.update([entry["topic"]] if isinstance(entry.get("topic"), str) else [])
-    if len(topics) > 1:
-        raise InvalidFileError(f"{path} names records of several topics: {', '.join(sorted(topics))}")
+        topic_ids.update([entry["topic_id"]] if isinstance(entry.get("topic_id"), str) else [])
+    if len(topics) > 1 or len(topic_ids) > 1:
+        raise InvalidFileError(f"{path} names records of several topics: {', '.join(sorted(topics | topic_ids))}")
     return OffsetFile(
         topics.pop() if topics else None,
+        topic_ids.pop() if topic_ids else None,
         {partition: frozenset(offsets) for partition, offsets in found.items()},
         hashlib.sha256(content).hexdigest(),
     )

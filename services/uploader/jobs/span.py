@@ -79,6 +79,7 @@ class Range:
     spans: tuple[Span, ...]
     gone: tuple[Gone, ...] = ()
     widened: bool = False  # by CREATE_TIME_MARGIN_MS
+    before_ms: int | None = None  # records of this time or later are not meant; None: offsets say it all
 
     @property
     def offsets(self) -> int:
@@ -98,14 +99,14 @@ def beyond(lower: Offsets, logs: Mapping[int, LogEnds]) -> str | None:
     """What of the offsets that were asked for the log has not given out; None: nothing."""
     for partition, log in sorted(logs.items()):
         first, end = lower.spans[partition]
-        last = (end or 0) - 1 if end is not None else first
-        if last is not None and last >= log.end:
+        last = end - 1 if end is not None else (first or 0) - 1  # an open end may begin where the log ends
+        if last >= log.end:
             return f"partition {partition} has no offset {last} yet: its log ends at {log.end - 1}"
     return None
 
 
 def close(
-    lower: At | Beginning | Offsets, logs: Mapping[int, LogEnds], *, to_end: bool
+    lower: At | Beginning | Offsets, logs: Mapping[int, LogEnds], *, to_end: bool, kept_ms: int | None = None
 ) -> tuple[tuple[Span, ...], tuple[Gone, ...]]:
     """The range in offsets, and what of it is gone.
 
@@ -113,6 +114,7 @@ def close(
         lower: what was asked for; of `Offsets` both ends.
         logs: by partition, for every partition that is to be read.
         to_end: whether the range ends with the log; else at `LogEnds.at_to`. Not looked at for `Offsets`.
+        kept_ms: retention cannot have taken what was written since then; None: it may have taken anything.
 
     """
     spans, gone = [], []
@@ -128,7 +130,8 @@ def close(
             case At(ms):
                 begin = log.end if log.at_from is None else log.at_from
                 # At the very time of the oldest, others may have been written before it: those of its batch, say.
-                if log.begin > 0 and (log.oldest_ms is None or log.oldest_ms >= ms):
+                may_be_gone = kept_ms is None or ms < kept_ms  # else a partition that was quiet for long is no cut one
+                if may_be_gone and log.begin > 0 and (log.oldest_ms is None or log.oldest_ms >= ms):
                     gone.append(Gone(partition, 0, log.begin, ms, log.oldest_ms))
             case Beginning():
                 pass

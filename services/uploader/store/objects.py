@@ -12,7 +12,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from services.uploader.errors import StoreError
+from services.uploader.errors import StoreError, TransientError
 from services.uploader.store.botocore_errors import translate
 from services.uploader.store.checksum import Answered, Checksum
 from services.uploader.store.clients import RAISED, Clients, status_of
@@ -41,6 +41,8 @@ class BucketObjects:
         except RAISED as error:
             self._unless_absent(error)
             return None
+        if "ContentLength" not in answer:
+            raise TransientError("unexpected_answer", f"a HEAD of {key} that tells no size: not an answer of S3")
         answered = Answered(
             answer.get("ETag", ""),
             answer.get("ServerSideEncryption", ""),

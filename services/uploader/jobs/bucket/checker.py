@@ -5,6 +5,7 @@ Decides nothing itself: `comparison` does. Retries nothing; whoever asks does.
 
 from dataclasses import dataclass
 
+from services.uploader.errors import ConfigurationError
 from services.uploader.jobs.bucket.comparison import MISSING, Expected, Told, by_bytes, by_head, by_listing
 from services.uploader.store.checksum import Checksum
 from services.uploader.store.found import Listed, Objects
@@ -33,6 +34,21 @@ class Checker:
         self.requests = Requests()
         self.objects = objects
         self.kind = kind
+
+    async def look_at_bucket(self) -> None:
+        """That there is one: of a bucket that does not exist, a HEAD says what it says of a missing object. One LIST,
+        not counted among the others.
+
+        Raises:
+            ConfigurationError: there is none.
+            StoreError: it cannot be told now.
+
+        """
+        try:
+            await self.objects.page("", "")
+        except ConfigurationError as error:
+            if error.reason != "access_denied":  # who may not list may have the right to look at objects
+                raise
 
     @staticmethod
     def by_listing(expected: Expected, listed: Listed) -> Told | None:

@@ -15,7 +15,8 @@ from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.errors import GroupLoadInProgressError, KafkaError, OffsetOutOfRangeError, for_code
 
 from services.uploader.jobs.lag.look import Group, Look, Member, Oldest, PartitionLook, to_read
-from services.uploader.jobs.topic_log import POLL_TIMEOUT_MS, log_client
+from services.uploader.jobs.span_reader import POLL_TIMEOUT_MS
+from services.uploader.jobs.topic_log import log_client
 from services.uploader.settings import GroupSettings
 from services.uploader.topic_view import Retention, TopicView, noted_id
 
@@ -231,6 +232,8 @@ class Asker:
             except OffsetOutOfRangeError as error:  # retention was faster; the next look sees another beginning
                 pending -= set(error.args[0])
                 continue
+            except UnicodeDecodeError:  # a header's name is no UTF-8, and the client cannot read it: not known
+                break
             for tp, records in polled.items():
                 if records:
                     at = records[0]

@@ -117,7 +117,9 @@ def _head(view: PipelineView) -> str:
 def _members(view: PipelineView) -> Iterator[str]:
     for member in view.look.group.members:
         has = named(member.partitions) if member.partitions else "no partition"
-        yield f"member {member.client_id} at {member.host}: {has}"
+        # A client calls itself what it likes: no escapes for the terminal, no lines of its own.
+        name = "".join(letter if letter.isprintable() else " " for letter in f"{member.client_id} at {member.host}")
+        yield f"member {name}: {has}"
 
 
 def _rows(view: PipelineView) -> Iterator[tuple[str, ...]]:

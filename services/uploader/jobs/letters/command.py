@@ -125,7 +125,7 @@ async def _list(settings: JobSettings, request: LettersRequest, output: str, *, 
     counts, oldest = LetterCounts(), Oldest(listed)
     async with AsyncExitStack() as stack:
         client, view = await stack.enter_async_context(connections.kafka(settings))
-        closed = await close_range(client, view, settings, request.bounds)
+        closed = await close_range(view, settings, request.bounds)
         checker = None
         if check:
             objects = await stack.enter_async_context(open_objects(StoreOptions.of(settings, settings.max_workers)))
@@ -182,7 +182,7 @@ async def _show(settings: JobSettings, arguments: argparse.Namespace) -> int:
     bytes_max = VALUE_BYTES if arguments.bytes is None else arguments.bytes
     bounds = Bounds(Offsets({place.partition: (place.offset, place.offset + 1)}), None, None)
     async with connections.kafka(settings) as (client, view):
-        closed = await close_range(client, view, settings, bounds)
+        closed = await close_range(view, settings, bounds)
         async with aclosing(records(client, closed)) as pieces:
             found = [raw async for piece in pieces for raw in piece]
     if not found:

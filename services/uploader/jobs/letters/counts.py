@@ -38,8 +38,8 @@ class LetterCounts:
 
     @property
     def absent(self) -> int:
-        """Letters whose object is not there, or has other bytes."""
-        return self.by_finding[Finding.MISSING] + self.by_finding[Finding.DIFFERENT]
+        """Letters whose object is not there. Where another one is, nothing is put: it was acknowledged to somebody."""
+        return self.by_finding[Finding.MISSING]
 
     def document(self) -> dict[str, object]:
         """As JSON."""

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 
 from services.uploader.jobs.letters.selection import LetterFilter
-from services.uploader.jobs.options import Bounds, add_filter, add_output, add_range, bounds_of, filter_of
+from services.uploader.jobs.options import Bounds, add_filter, add_output, add_range, bounds_of, filled, filter_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,12 @@ def add_letters(parser: argparse.ArgumentParser) -> None:
     add_range(parser)
     parser.set_defaults(lower="beginning")
     parser.add_argument(
-        "--reason", action="append", default=[], metavar="WORD", help="only letters of this reason; may be repeated"
+        "--reason",
+        action="append",
+        default=[],
+        type=filled,
+        metavar="WORD",
+        help="only letters of this reason; may be repeated",
     )
     add_filter(parser)
     add_output(parser)

@@ -19,7 +19,8 @@ from services.uploader.jobs.letters.selection import Chosen, Surveyed
 from services.uploader.jobs.options import Bounds
 from services.uploader.jobs.settings import JobSettings
 from services.uploader.jobs.span import Range
-from services.uploader.jobs.topic_log import SpanReader, closed_range
+from services.uploader.jobs.span_reader import SpanReader
+from services.uploader.jobs.topic_log import closed_range
 from services.uploader.retry import TRANSIENT
 from services.uploader.topic_view import TopicView
 
@@ -36,7 +37,7 @@ def dead_settings(settings: JobSettings, bucket: str | None = None) -> JobSettin
     )
 
 
-async def close_range(client: AIOKafkaConsumer, view: TopicView, settings: JobSettings, bounds: Bounds) -> Range:
+async def close_range(view: TopicView, settings: JobSettings, bounds: Bounds) -> Range:
     """The range in offsets of `settings.kafka_topic`; what is odd about it is logged.
 
     Raises:
@@ -44,7 +45,7 @@ async def close_range(client: AIOKafkaConsumer, view: TopicView, settings: JobSe
         KafkaError: the broker could not be asked.
 
     """
-    closed = await closed_range(client, view, settings.kafka_topic, bounds.lower, bounds.upper, bounds.partitions)
+    closed = await closed_range(settings, view, settings.kafka_topic, bounds.lower, bounds.upper, bounds.partitions)
     for one in closed.gone:
         log.warning("the range is cut", extra={"gone": str(one)})
     if closed.widened:

@@ -38,6 +38,7 @@ from services.uploader.keys import KeyTemplate
 from services.uploader.store.checksum import Checksum
 from services.uploader.store.objects import open_objects
 from services.uploader.store.options import StoreOptions
+from services.uploader.topic_view import TopicView
 from shared.settings import EXIT_CONFIGURATION, describe, stop
 
 log = logging.getLogger("spillway.uploader.redrive")
@@ -155,7 +156,7 @@ async def _survey(settings: JobSettings, request: LettersRequest, wanted: int) -
         connections.kafka(settings) as (client, view),
         open_objects(StoreOptions.of(settings, settings.max_workers)) as objects,
     ):
-        closed = await close_range(client, view, settings, request.bounds)
+        closed = await close_range(view, settings, request.bounds)
         found = _Surveyed(closed, selection, LetterCounts(), Oldest(wanted))
         checker = Checker(objects, Checksum(settings.s3_checksum))
         pieces = survey(
@@ -165,7 +166,7 @@ async def _survey(settings: JobSettings, request: LettersRequest, wanted: int) -
             async for piece in pieces:
                 for one in piece:
                     found.counts.add(one.chosen.letter, one.finding)
-                    if one.finding in (Finding.MISSING, Finding.DIFFERENT):
+                    if one.finding is Finding.MISSING:
                         found.absent.add(one)
                         found.absent_bytes += one.chosen.letter.size_bytes
     return found
@@ -190,8 +191,8 @@ async def _dry_run(settings: JobSettings, request: LettersRequest, limit: int | 
 async def _choose(settings: JobSettings, request: LettersRequest, limit: int | None, found: list[_Task]) -> int:
     """Find what is to be put, and add it to `found`; 0."""
     if limit is None:
-        async with connections.kafka(settings) as (client, view):
-            found.append(_Task(await close_range(client, view, settings, request.bounds)))
+        async with connections.kafka(settings) as (_, view):
+            found.append(_Task(await close_range(view, settings, request.bounds)))
         return 0
     surveyed = await _survey(settings, request, limit)
     found.append(_Task(surveyed.closed, surveyed))
@@ -220,7 +221,14 @@ async def _redrive(settings: JobSettings, request: LettersRequest, task: _Task, 
         },
     )
     began_s = time.monotonic()
-    sink = open_sink(settings, _keys(settings), only_missing=True, rate_per_s=arguments.rate, read=read_original)
+    sink = open_sink(
+        settings,
+        _keys(settings),
+        only_missing=True,
+        rate_per_s=arguments.rate,
+        replaces=False,  # what is at the key was acknowledged to somebody, and this record never was stored
+        read=read_original,
+    )
     async with sink as job:
         replay = Replay(
             settings,
@@ -230,6 +238,7 @@ async def _redrive(settings: JobSettings, request: LettersRequest, task: _Task, 
             job.readiness,
             display_of("redrive"),
             lambda: log_client(settings),
+            lambda: TopicView(settings),
             give_up_after_s=arguments.give_up_after,
             keeps_state=False,
         )

@@ -187,7 +187,11 @@ class RedriveReport:
         if self.left_letters:
             lines.append(f"{self.left_letters} letters are left (--limit); their objects are not in S3 yet")
         if self.complete:
-            lines.append("complete: every letter that was meant is an object in S3")
+            lines.append(
+                "complete: every letter that was meant is an object in S3"
+                if self.selection.meant or not self.selection.passed_over
+                else "nothing to do: the filters leave no letter"
+            )
         return "\n".join(lines)
 
 

@@ -34,6 +34,7 @@ from services.uploader.jobs.topic_log import RangeError, log_client
 from services.uploader.store.checksum import Checksum
 from services.uploader.store.objects import open_objects
 from services.uploader.store.options import StoreOptions
+from services.uploader.topic_view import TopicView
 from shared.settings import EXIT_CONFIGURATION, stop
 
 log = logging.getLogger("spillway.uploader.replay")
@@ -63,7 +64,11 @@ async def run(settings: JobSettings, arguments: argparse.Namespace) -> int:
 
 
 def _matches(request: ReplayRequest, purpose: Purpose) -> Matches:
-    means = Filter(purpose.folder, purpose.record_id).of_raw(purpose.default_folder)
+    of_filter, before_ms = Filter(purpose.folder, purpose.record_id).of_raw(purpose.default_folder), purpose.before_ms
+
+    def means(raw: ConsumerRecord) -> bool:
+        return (before_ms is None or raw.timestamp < before_ms) and of_filter(raw)
+
     if request.file is None:
         return means
     offsets = request.file.offsets
@@ -109,12 +114,19 @@ async def _work(settings: JobSettings, request: ReplayRequest, states: dict[int,
     async with open_sink(settings, keys, only_missing=purpose.only_missing, rate_per_s=request.rate_per_s) as job:
         replay = Replay(
             settings,
-            Work(settings.kafka_topic, _spans(request, states), states, _matches(request, purpose)),
+            Work(
+                settings.kafka_topic,
+                _spans(request, states),
+                states,
+                _matches(request, purpose),
+                None if request.file is None else {n: sorted(at) for n, at in request.file.offsets.items()},
+            ),
             job.sink,
             job.tally,
             job.readiness,
             display_of(request.job),
             lambda: log_client(settings, group),
+            lambda: TopicView(settings),
             give_up_after_s=request.give_up_after_s,
         )
         with on_first_signal(replay.stop):
@@ -151,6 +163,7 @@ def _report(
         seconds=seconds,
         stopped=outcome.stopped,
         failed=outcome.failed,
+        uncommitted=outcome.uncommitted,
         resume=_resume_command(request) if not outcome.complete else None,
     )
 
@@ -169,7 +182,7 @@ async def _dry_run(settings: JobSettings, request: ReplayRequest, output: str) -
     settings = settings.model_copy(update={"s3_bucket": purpose.bucket})
     keys = keys_of(settings, purpose.prefix)
     async with connections.kafka(settings) as (client, view):
-        closed = await closed_by(client, view, settings, request)
+        closed = await closed_by(view, settings, request)
         warn_of(closed, {span.partition for span in closed.spans})
         states = {
             span.partition: PartitionState(None, span.begin, span.end, span.begin, purpose) for span in closed.spans
@@ -177,8 +190,10 @@ async def _dry_run(settings: JobSettings, request: ReplayRequest, output: str) -
         in_flight = max(1, min(settings.max_workers * len(states), settings.max_uploads))
         async with open_objects(StoreOptions.of(settings, in_flight)) as objects:
             checker = Checker(objects, Checksum(settings.s3_checksum))
+            await checker.look_at_bucket()
             spans = _spans(request, states)
-            sample = await read_sample(client, settings.kafka_topic, spans, keys, checker, _matches(request, purpose))
+            matches = _matches(request, replace(purpose, before_ms=closed.before_ms))
+            sample = await read_sample(client, settings.kafka_topic, spans, keys, checker, matches)
             probe = await ask(sample, checker, in_flight)
     prices = Prices(
         settings.s3_put_price,

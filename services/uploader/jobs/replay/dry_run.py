@@ -16,7 +16,7 @@ from services.uploader.jobs.bucket.checker import Checker
 from services.uploader.jobs.bucket.comparison import Expected, Finding
 from services.uploader.jobs.replay.plan import Probe
 from services.uploader.jobs.span import Span
-from services.uploader.jobs.topic_log import SpanReader
+from services.uploader.jobs.span_reader import SpanReader
 from services.uploader.keys import KeyTemplate
 from services.uploader.partition import read_record
 

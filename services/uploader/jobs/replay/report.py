@@ -31,6 +31,7 @@ class Report:
     seconds: float
     stopped: bool
     failed: str
+    uncommitted: bool
     resume: str | None
     ended_before: bool = False
 
@@ -69,6 +70,7 @@ class Report:
             "stopped": self.stopped,
             "ended_before": self.ended_before,
             "failed": self.failed,
+            "uncommitted": self.uncommitted,
             "resume": self.resume,
             "seconds": round(self.seconds, 1),
             "stored": tally.stored,
@@ -114,6 +116,10 @@ class Report:
         lines += [f"cut: {one}" for one in self.gone]
         if self.failed:
             lines.append(self.failed)
+        if self.uncommitted:
+            lines.append(
+                "the job's state could not be committed: a resume stores some of it again, with the same bytes"
+            )
         if self.resume is not None:
             left = sum(state.left for state in self.states.values())
             lines.append(f"{left} offsets are left; go on with: {self.resume}")
@@ -123,7 +129,12 @@ class Report:
                 "job of another name stores it again"
             )
         elif self.complete:
-            lines.append("complete: every record in range is in S3")
+            done = tally.stored + tally.there + self.tombstones
+            lines.append(
+                "complete: every record in range is in S3"
+                if done or not tally.skipped
+                else "nothing to do: no record of the range is meant (--folder, --id)"
+            )
         return "\n".join(lines)
 
 

@@ -1,31 +1,37 @@
 """What stands before the puts of a job: is the object there already, and is it this put's turn?"""
 
 import asyncio
+import logging
 import time
 
-from services.uploader.errors import StoreError
+from services.uploader.errors import ConfigurationError, PoisonRecord, StoreError
 from services.uploader.jobs.bucket.checker import Checker
 from services.uploader.jobs.bucket.comparison import Expected, Finding
 from services.uploader.jobs.storing.rate import Rate
 from services.uploader.jobs.storing.tally import Tally
 from shared.record import Record
 
+log = logging.getLogger(__name__)
+
 
 class JobGate:
     """Implements `services.uploader.partition.Gate`."""
 
-    def __init__(self, tally: Tally, *, checker: Checker | None, rate: Rate | None) -> None:
+    def __init__(self, tally: Tally, *, checker: Checker | None, rate: Rate | None, replaces: bool = True) -> None:
         """Prepare.
 
         Args:
             tally: counts what is there already.
             checker: asks the bucket first; None: every record is put.
+            replaces: whether an object with other bytes is written over; else the record is one that S3 can never take.
             rate: of puts; None: as fast as S3 takes them.
 
         """
         self._tally = tally
         self._checker = checker
         self._rate = rate
+        self._replaces = replaces
+        self._told = False  # that S3 does not let us look
 
     async def lets_pass(self, record: Record, key: str, body: bytes) -> bool:
         """Whether the record is to be put, in its turn."""
@@ -48,7 +54,17 @@ class JobGate:
             kind=checker.kind,
         )
         try:
-            return (await checker.tell(expected)).finding is Finding.SAME
+            told = await checker.tell(expected)
+        except ConfigurationError as error:
+            # Who may not list hears 403 of what is missing; and to put what is there harms nobody: the same bytes.
+            self._tally.errors += 1
+            if not self._told:
+                self._told = True
+                log.warning("S3 does not let us look; what cannot be looked at is put", extra={"cause": str(error)})
+            return False
         except StoreError:
             self._tally.errors += 1
             raise
+        if told.finding is Finding.DIFFERENT and not self._replaces:
+            raise PoisonRecord("conflict", f"another object is at {key}: {told.why}")
+        return told.finding is Finding.SAME

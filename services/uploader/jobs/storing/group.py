@@ -14,6 +14,8 @@ from services.uploader.topic_view import TopicView
 
 COORDINATOR_TIMEOUT_S = 15.0
 ASK_AGAIN_S = 0.3
+COMMITTED_AT_ONCE = 100
+"""Partitions of one commit: with notes of 4 KiB each it stays below the 1 MiB that a broker takes as one batch."""
 
 
 async def read_states(view: TopicView, group: str, topic: str) -> dict[int, PartitionState]:
@@ -70,6 +72,7 @@ async def write_states(client: AIOKafkaConsumer, topic: str, states: Mapping[int
         ValueError: what the job is, is too long to be noted.
 
     """
-    offsets = {TopicPartition(topic, number): (state.settled, state.note()) for number, state in states.items()}
-    async with asyncio.timeout(COMMIT_TIMEOUT_S):
-        await client.commit(offsets)
+    offsets = [(TopicPartition(topic, number), (state.settled, state.note())) for number, state in states.items()]
+    for at in range(0, len(offsets), COMMITTED_AT_ONCE):
+        async with asyncio.timeout(COMMIT_TIMEOUT_S):
+            await client.commit(dict(offsets[at : at + COMMITTED_AT_ONCE]))

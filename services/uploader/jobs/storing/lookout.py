@@ -1,6 +1,7 @@
 """What a person sees of a run, and the clock that ends one that does not get on. Stores and commits nothing."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 
@@ -67,7 +68,8 @@ class Lookout:
             if self._tally.settled != self._counted:
                 self._counted, self._moved_s = self._tally.settled, now_s
             self._health.settle(time.time())
-            self._display.show(self._view(now_s))
+            with contextlib.suppress(OSError):  # who looked is gone; the clock goes on
+                self._display.show(self._view(now_s))
             if now_s - self._moved_s > self._give_up_after_s:
                 why = self._why() or "nothing was settled"
                 give_up(f"gave up after {self._give_up_after_s:g} s without a record settled: {why}")
@@ -75,8 +77,9 @@ class Lookout:
 
     def close(self) -> None:
         """The run is over: show how it ended."""
-        self._display.show(self._view(time.monotonic()))
-        self._display.close()
+        with contextlib.suppress(OSError):
+            self._display.show(self._view(time.monotonic()))
+            self._display.close()
 
     def _why(self) -> str:
         return "; ".join(each for each in (self._readiness.reasons.get("s3", ""), self.trouble) if each)

@@ -10,30 +10,37 @@ Does not decide what is read (`spans`), what becomes of a record (`sink`), or wh
 import asyncio
 import contextlib
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError, UnknownTopicOrPartitionError
 
 from services.uploader.appetite import appetite
 from services.uploader.cancellation import cancelled_from_outside
-from services.uploader.jobs import connections
 from services.uploader.jobs.display import Display
 from services.uploader.jobs.span import Span
+from services.uploader.jobs.span_reader import SpanReader
+from services.uploader.jobs.storing.group import write_states
 from services.uploader.jobs.storing.lookout import Lookout
 from services.uploader.jobs.storing.state import PartitionState, Progress
-from services.uploader.jobs.storing.tally import Tally
-from services.uploader.jobs.topic_log import RangeError, SpanReader
+from services.uploader.jobs.storing.tally import NotStored, Tally
+from services.uploader.jobs.topic_log import START_TIMEOUT_S, RangeError, close_client
 from services.uploader.partition import Partition, Sink
-from services.uploader.settings import COMMIT_TIMEOUT_S, UploaderSettings
+from services.uploader.settings import UploaderSettings
+from services.uploader.topic_view import TopicView
 from shared.ops import Readiness
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 20.0
 SESSION_PAUSE_S = 1.0
 FULL_POLL_TIMEOUT_MS = 20
+TOPIC_CHECK_S = 2.0
+REFRESH_S = 3600.0
+"""How often everything is committed again, moved or not: Kafka forgets a commit of such a group after 7 days."""
+
+LAST_COMMITS = 3
 
 Matches = Callable[[ConsumerRecord], bool]
 
@@ -47,6 +54,7 @@ class Work:
         spans: by partition, as far as they are not settled yet.
         states: by partition: what the job's commits said when this run began.
         matches: whether a record is meant; the others are passed over.
+        named: offsets of which each must be a record that is met, by partition, in order; None: none is named.
 
     """
 
@@ -54,15 +62,25 @@ class Work:
     spans: Mapping[int, Sequence[Span]]
     states: Mapping[int, PartitionState]
     matches: Matches
+    named: Mapping[int, Sequence[int]] | None = None
 
 
 @dataclass(slots=True)
 class Outcome:
-    """How a run ended. `stopped`: by a signal; `failed`: why it gave up, empty if it did not."""
+    """How a run ended.
+
+    Attributes:
+        states: how far everything is settled, as this process knows.
+        stopped: by a signal.
+        failed: why it gave up; empty if it did not.
+        uncommitted: whether Kafka has not been told all of it: a resume would do some of it again.
+
+    """
 
     states: dict[int, PartitionState]
     stopped: bool = False
     failed: str = ""
+    uncommitted: bool = False
 
     @property
     def complete(self) -> bool:
@@ -82,6 +100,7 @@ class Replay:
         readiness: Readiness,
         display: Display,
         new_client: Callable[[], AIOKafkaConsumer],
+        new_view: Callable[[], TopicView],
         *,
         give_up_after_s: float,
         keeps_state: bool = True,
@@ -96,6 +115,7 @@ class Replay:
             readiness: in which `s3` tells why puts fail.
             display: where it shows.
             new_client: makes a consumer with the job's group, not started.
+            new_view: makes a view of the topic that is read, not started.
             give_up_after_s: without a record settled for so long, it ends.
             keeps_state: whether what is settled is committed; else a killed run begins anew, and needs no group.
 
@@ -106,9 +126,14 @@ class Replay:
         self._tally = tally
         self._lookout = Lookout(work.states, tally, sink.health, readiness, display, give_up_after_s=give_up_after_s)
         self._new_client = new_client
+        self._new_view = new_view
         self._keeps_state = keeps_state
         self._progress = {partition: Progress(state) for partition, state in work.states.items()}
-        self._settled = {partition: state.settled for partition, state in work.states.items()}  # as committed
+        # Two prefixes: what this process knows to be settled, and what Kafka was told of it. A commit that fails must
+        # not make anybody store a record again; what was not told is told later.
+        self._settled = {partition: state.settled for partition, state in work.states.items()}
+        self._committed = dict(self._settled)
+        self._recognised = False  # whether the topic was still the same one once all was settled
         self._stopping = asyncio.Event()
         self._failed = ""  # why it ends before its end
 
@@ -120,15 +145,16 @@ class Replay:
         """Work until everything is settled, until `stop()`, or until nothing moves any more."""
         lookout = asyncio.create_task(self._lookout.run(self._give_up))
         try:
-            while not self._stopping.is_set() and self._left():
+            while not self._stopping.is_set() and (self._left() or not self._recognised):
                 await self._try_session()
+            await self._commit_last()
         finally:
             lookout.cancel()
             await asyncio.wait({lookout})
             self._lookout.close()
         states = {partition: progress.at(self._settled[partition]) for partition, progress in self._progress.items()}
         stopped = self._stopping.is_set() and not self._failed
-        return Outcome(states, stopped=stopped, failed=self._failed)
+        return Outcome(states, stopped=stopped, failed=self._failed, uncommitted=bool(self._untold()))
 
     async def _try_session(self) -> None:
         """One session; what fails in it is told, and the next one begins after a pause."""
@@ -166,18 +192,50 @@ class Replay:
         ]
 
     async def _session(self) -> None:
-        client = self._new_client()
+        client, view = self._new_client(), self._new_view()
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await client.start()
+                await view.start()
+            await self._recognise(view)
             ends = {number: state.end for number, state in self._work.states.items()}
             reader = SpanReader(client, self._work.topic, {p: self._remaining(p) for p in self._work.spans}, ends)
             reader.start()
-            await self._store_all(client, reader)
+            self._committed = dict.fromkeys(self._committed, -1)  # told anew: else it would expire in 7 days
+            await self._store_all(client, reader, view)
+            await self._recognise(view)
+            self._recognised = not self._left()
         finally:
-            await connections.close(client.stop)
+            await close_client(client.stop)
+            await close_client(view.close)
 
-    async def _store_all(self, client: AIOKafkaConsumer, reader: SpanReader) -> None:
+    async def _recognise(self, view: TopicView) -> None:
+        """That the topic is the one that the range was closed on.
+
+        Raises:
+            RangeError: it was deleted and made anew: its offsets are other records.
+            KafkaError: it could not be asked, or is gone for now.
+
+        """
+        expected = next((state.topic_id for state in self._work.states.values()), None)
+        if expected is None:
+            return
+        async with asyncio.timeout(START_TIMEOUT_S):
+            found = await view.topic_id()
+        if found is None:
+            raise UnknownTopicOrPartitionError(self._work.topic)
+        if found != expected:
+            raise RangeError(
+                f"topic {self._work.topic} was deleted and made anew meanwhile: its offsets are other records"
+            )
+
+    async def _watch_topic(self, view: TopicView) -> None:
+        while True:
+            await asyncio.sleep(TOPIC_CHECK_S)
+            with contextlib.suppress(KafkaError, TimeoutError, OSError):  # asked again soon, and at the end in any case
+                await self._recognise(view)
+
+    async def _store_all(self, client: AIOKafkaConsumer, reader: SpanReader, view: TopicView) -> None:
         async with asyncio.TaskGroup() as group:
             table = {
                 number: Partition(TopicPartition(self._work.topic, number), self._sink, group)
@@ -185,13 +243,18 @@ class Replay:
             }
             for number, partition in table.items():
                 partition.start_at(reader.position(number), self._settled[number])
-            clock = group.create_task(self._commit_often(client, table))
+            clocks = [
+                group.create_task(self._commit_often(client, table)),
+                group.create_task(self._watch_topic(view)),
+            ]
             try:
                 await self._poll(reader, table)
             finally:
-                clock.cancel()
+                for clock in clocks:
+                    clock.cancel()
                 await asyncio.gather(*(each.close(self._settings.drain_timeout_s) for each in table.values()))
-                await self._commit(client, table)
+                self._take_stock(table)
+                await self._commit(client)
 
     async def _poll(self, reader: SpanReader, table: Mapping[int, Partition]) -> None:
         """Read as there is room; return once everything read is settled, or when told to stop."""
@@ -200,23 +263,35 @@ class Replay:
             if not unfinished and not any(len(partition.window) for partition in table.values()):
                 self._follow(reader, table)
                 return
-            for one in reader.take_gone():
-                self._progress[one.partition].gone.append(one)
-                log.error("retention was faster", extra={"gone": str(one)})
             for number in table.keys() - unfinished:
                 table[number].positioned = False  # what it holds in memory counts on; more it does not want
             hungry, records_max = appetite(table.values(), self._settings)
+            before = {partition.tp.partition: reader.position(partition.tp.partition) for partition in hungry}
             polled = await reader.poll(
-                [partition.tp.partition for partition in hungry],
+                before,
                 records_max=max(1, records_max),
                 timeout_ms=200 if hungry else FULL_POLL_TIMEOUT_MS,
             )
+            for one in reader.take_gone():  # before anything is settled past it
+                self._progress[one.partition].gone.append(one)
+                log.error("retention was faster", extra={"gone": str(one)})
             self._lookout.trouble = ""
             for number, records in polled.items():
                 meant = [record for record in records if self._work.matches(record)]
                 self._tally.skipped += len(records) - len(meant)
+                self._miss(number, range(before[number], reader.position(number)), records)
                 table[number].admit(meant)
             self._follow(reader, table)
+
+    def _miss(self, number: int, passed: range, records: Sequence[ConsumerRecord]) -> None:
+        """Tell of the offsets that were named, and of which Kafka has no record: aborted, compacted, or gone."""
+        if self._work.named is None:
+            return
+        met = {record.offset for record in records}
+        named = self._work.named[number]
+        for offset in named[bisect_left(named, passed.start) : bisect_left(named, passed.stop)]:
+            if offset not in met:
+                self._tally.not_stored.append(NotStored(number, offset, "no_record", "Kafka has no record there"))
 
     def _follow(self, reader: SpanReader, table: Mapping[int, Partition]) -> None:
         """With nothing in memory, what was read is settled: holes, and what was not meant."""
@@ -228,32 +303,63 @@ class Replay:
     # -- commits
 
     async def _commit_often(self, client: AIOKafkaConsumer, table: Mapping[int, Partition]) -> None:
+        loop = asyncio.get_running_loop()
+        refreshed_s = loop.time()
         while True:
             await asyncio.sleep(self._settings.commit_interval_s)
-            await self._commit(client, table)
+            if loop.time() - refreshed_s > REFRESH_S:
+                refreshed_s, self._committed = loop.time(), dict.fromkeys(self._committed, -1)
+            self._take_stock(table)
+            await self._commit(client)
 
-    async def _commit(self, client: AIOKafkaConsumer, table: Mapping[int, Partition]) -> None:
-        """Commit what moved. A failure is met again at the next, or by the next session."""
-        moved: dict[int, PartitionState] = {}
+    def _take_stock(self, table: Mapping[int, Partition]) -> None:
+        """What is settled by now."""
         for number, partition in table.items():
-            at = partition.window.committable
-            if at is None or at <= self._settled[number]:
-                continue
-            progress = self._progress[number]
+            progress, at = self._progress[number], partition.window.committable
             progress.refused = {one.offset for one in self._tally.not_stored if one.partition == number}
-            moved[number] = progress.at(min(at, progress.state.end))
-        if not moved:
-            return
-        if self._keeps_state and not await self._write(client, moved):
-            return
-        self._settled |= {number: state.settled for number, state in moved.items()}
+            if at is not None:
+                self._settled[number] = max(self._settled[number], min(at, progress.state.end))
 
-    async def _write(self, client: AIOKafkaConsumer, states: Mapping[int, PartitionState]) -> bool:
-        offsets = {TopicPartition(self._work.topic, n): (state.settled, state.note()) for n, state in states.items()}
+    def _untold(self) -> dict[int, PartitionState]:
+        """What Kafka has to be told."""
+        if not self._keeps_state:
+            return {}
+        return {
+            number: self._progress[number].at(settled)
+            for number, settled in self._settled.items()
+            if settled != self._committed[number]
+        }
+
+    async def _commit(self, client: AIOKafkaConsumer) -> None:
+        """Tell it. What fails is told again by the next one."""
+        states = self._untold()
+        if not states:
+            return
         try:
-            async with asyncio.timeout(COMMIT_TIMEOUT_S):
-                await client.commit(offsets)
-        except (KafkaError, TimeoutError) as error:
-            log.warning("a commit failed; its records may be stored again", extra={"cause": repr(error)})
-            return False
-        return True
+            await write_states(client, self._work.topic, states)
+        except (KafkaError, TimeoutError, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and cancelled_from_outside():
+                raise
+            log.warning("a commit of the job's state failed", extra={"cause": repr(error)})
+            return
+        self._committed |= {number: state.settled for number, state in states.items()}
+
+    async def _commit_last(self) -> None:
+        """With a client of its own, where the last session's commit has failed."""
+        for _ in range(LAST_COMMITS):
+            states = self._untold()
+            if not states:
+                return
+            client = self._new_client()
+            try:
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    await client.start()
+                tps = [TopicPartition(self._work.topic, number) for number in self._settled]
+                client.assign(tps)
+                for tp in tps:
+                    client.seek(tp, self._settled[tp.partition])
+                await self._commit(client)
+            except (KafkaError, TimeoutError, OSError) as error:
+                log.warning("a commit of the job's state failed", extra={"cause": repr(error)})
+            finally:
+                await close_client(client.stop)

@@ -51,6 +51,7 @@ async def open_sink(
     *,
     only_missing: bool,
     rate_per_s: float | None = None,
+    replaces: bool = True,
     read: Callable[[ConsumerRecord], Record] = read_record,
 ) -> AsyncIterator[JobSink]:
     """A sink for one run.
@@ -60,6 +61,7 @@ async def open_sink(
         keys: of the objects.
         only_missing: ask before each put whether the object is there, and spare the put where it is.
         rate_per_s: puts a second at most; None: no limit but S3's.
+        replaces: whether an object with other bytes is written over, with `only_missing`.
         read: makes a record of what is polled.
 
     Raises:
@@ -86,6 +88,6 @@ async def open_sink(
             metrics,
             settings.max_workers,
             read,
-            JobGate(tally, checker=checker, rate=rate) if gated else None,
+            JobGate(tally, checker=checker, rate=rate, replaces=replaces) if gated else None,
         )
         yield JobSink(sink, tally, readiness, registry)

@@ -5,7 +5,7 @@ and the node; it ends with `offsets.retention.minutes` of the broker (7 days wit
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from services.uploader.jobs.span import Gone
@@ -40,6 +40,9 @@ class Purpose:
         record_id: only this id, or those that begin with it and a hyphen; None: any.
         file_sum: SHA-256 of the file that names the records; None: all of the range.
         range: as it was typed, `--from 2h`; a second start with the same words means the range of the first.
+        endpoint: S3_ENDPOINT_URL; None: AWS.
+        before_ms: records of this time or later are not meant; None: offsets say it all.
+        partitions: all that were begun together, `0-11`: where one of them has no state any more, it is missed.
 
     """
 
@@ -52,6 +55,9 @@ class Purpose:
     record_id: str | None = None
     file_sum: str | None = None
     range: str = ""
+    endpoint: str | None = None
+    before_ms: int | None = None
+    partitions: str = ""
 
     def difference(self, other: "Purpose") -> str | None:
         """The first thing in which the other differs, for people; None: nothing."""
@@ -157,6 +163,31 @@ class Progress:
             first_not_stored=first,
             gone=tuple(dict.fromkeys(gone)),  # each session of a run meets it again until its commit is behind it
         )
+
+
+def lost(states: Mapping[int, PartitionState]) -> list[int]:
+    """Partitions that were begun with these and have no state: their commits have expired."""
+    begun = {number for state in states.values() for number in _numbers(state.purpose.partitions)}
+    return sorted(begun - states.keys())
+
+
+def spell(partitions: Iterable[int]) -> str:
+    """Partitions in few characters, `0-11,14`."""
+    runs: list[list[int]] = []
+    for number in sorted(set(partitions)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _numbers(spelled: str) -> set[int]:
+    found: set[int] = set()
+    for run in filter(None, spelled.split(",")):
+        first, _, last = run.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
 
 
 def group_of(group_id: str, job: str) -> str:

@@ -58,7 +58,8 @@ DEAD_LETTERS_S = 60.0
 _EPILOG = """examples:
   spillway-uploader verify --from 2026-11-24 --to 2026-11-25
       is everything of the 24th there?
-  spillway-uploader verify --from 2h --missing-to missing.jsonl || spillway-uploader replay --from-file missing.jsonl
+  spillway-uploader verify --from 2h --missing-to missing.jsonl
+  test $? = 1 && spillway-uploader replay --from-file missing.jsonl
       compare, and put back what is missing or different
 
 exit code: 0 everything in range is there; 1 something is missing or different; 2 it could not be told (S3 or Kafka did
@@ -113,9 +114,10 @@ def _canceller() -> Callable[[], None]:
 async def _verify(settings: JobSettings, arguments: argparse.Namespace, bounds: Bounds) -> int:
     settings = settings.model_copy(update={"s3_bucket": arguments.to_bucket or settings.s3_bucket})
     keys, wanted = keys_of(settings, prefix_of(arguments)), filter_of(arguments)
-    async with connections.kafka(settings) as (client, view):
+    async with connections.kafka(settings) as (_, view):
+        topic_id = await view.topic_id()
         committed = await commits_of(view, settings.kafka_group_id)
-        closed = await closed_range(client, view, settings.kafka_topic, bounds.lower, bounds.upper, bounds.partitions)
+        closed = await closed_range(settings, view, settings.kafka_topic, bounds.lower, bounds.upper, bounds.partitions)
     faults = Faults({tp.partition: at.offset for tp, at in committed.items() if tp.topic == settings.kafka_topic})
     began_s, options = time.monotonic(), StoreOptions.of(settings, settings.max_uploads)
     async with open_objects(options) as objects:
@@ -124,7 +126,7 @@ async def _verify(settings: JobSettings, arguments: argparse.Namespace, bounds: 
 
             def found(fault: Fault) -> None:
                 faults.add(fault)
-                file.write(entry_of(settings.kafka_topic, fault))
+                file.write(entry_of(settings.kafka_topic, topic_id, fault))
 
             verifier = Verifier(
                 checker,
@@ -132,13 +134,16 @@ async def _verify(settings: JobSettings, arguments: argparse.Namespace, bounds: 
                 read_record,
                 lambda record: wanted.means(record, settings.s3_folder),
                 found,
+                before_ms=closed.before_ms,
                 lists=not arguments.heads and not settings.s3_bucket.endswith(DIRECTORY_BUCKET),
             )
-            failed = await _read_all(settings, closed, verifier)
+            await verifier.look_at_bucket()
+            failed = await _read_all(settings, closed, verifier) or await _made_anew(settings, topic_id)
             file.keep()
     dead = await _dead_letters(settings, faults) if verifier.counts.missing else {}
     verification = Verification(
         topic=settings.kafka_topic,
+        topic_id=topic_id,
         bucket=settings.s3_bucket,
         key_template=keys.template,
         spans=closed.spans,
@@ -154,13 +159,29 @@ async def _verify(settings: JobSettings, arguments: argparse.Namespace, bounds: 
     return verification.exit_code
 
 
+async def _made_anew(settings: JobSettings, topic_id: str | None) -> str:
+    """Why nothing is proven where the topic is another one now; else empty."""
+    until_s = time.monotonic() + GIVE_UP_AFTER_S
+    while True:
+        try:
+            async with connections.kafka(settings) as (_, view):
+                if await view.topic_id() == topic_id:
+                    return ""
+                break
+        except KafkaAwayError as error:
+            if time.monotonic() > until_s:
+                return f"whether the topic is still the same cannot be told: {error}"
+            await asyncio.sleep(SESSION_PAUSE_S)
+    return f"topic {settings.kafka_topic} was made anew, or deleted, meanwhile: nothing is proven"
+
+
 async def _dead_letters(settings: JobSettings, faults: Faults) -> dict[tuple[int, int], str]:
     """Which of the records are dead letters, with the reason: `redrive` is for these. Nothing is known without it."""
     of_dead, places = dead_settings(settings), {(one.expected.partition, one.expected.offset) for one in faults.kept}
     found: dict[tuple[int, int], str] = {}
     try:
         async with asyncio.timeout(DEAD_LETTERS_S), connections.kafka(of_dead) as (client, view):
-            closed = await closed_range(client, view, of_dead.kafka_topic, Beginning(), None)
+            closed = await closed_range(of_dead, view, of_dead.kafka_topic, Beginning(), None)
             async with aclosing(records(client, closed)) as pieces:
                 async for raw in (raw async for piece in pieces for raw in piece):
                     letter = read_letter(raw)

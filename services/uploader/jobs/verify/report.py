@@ -56,6 +56,7 @@ class Verification:
     """All that a comparison found. `failed`: why it did not come to its end; empty if it did."""
 
     topic: str
+    topic_id: str | None
     bucket: str
     key_template: str
     spans: Sequence[Span]
@@ -105,7 +106,7 @@ class Verification:
     def entry(self, fault: Fault) -> dict[str, object]:
         """One fault, for JSON."""
         expected = fault.expected
-        entry = entry_of(self.topic, fault)
+        entry = entry_of(self.topic, self.topic_id, fault)
         dead = self.dead.get((expected.partition, expected.offset))
         return entry if dead is None else {**entry, "dead_letter": dead}
 
@@ -169,11 +170,12 @@ def _place(fault: Fault) -> tuple[int, int]:
     return fault.expected.partition, fault.expected.offset
 
 
-def entry_of(topic: str, fault: Fault) -> dict[str, object]:
+def entry_of(topic: str, topic_id: str | None, fault: Fault) -> dict[str, object]:
     """One fault as a line of the file that `replay --from-file` reads."""
     expected = fault.expected
     return {
         "topic": topic,
+        "topic_id": topic_id,
         "partition": expected.partition,
         "offset": expected.offset,
         "id": expected.record_id,

@@ -7,6 +7,7 @@ it meanwhile.
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -17,8 +18,9 @@ from services.uploader.errors import ConfigurationError, StoreError
 from services.uploader.jobs.bucket.checker import Checker
 from services.uploader.jobs.bucket.comparison import Expected, Finding, Told
 from services.uploader.jobs.bucket.listing import Group, Walk, plan
+from services.uploader.jobs.options import GIVE_UP_AFTER_S
 from services.uploader.jobs.span import Gone, Span
-from services.uploader.jobs.topic_log import SpanReader
+from services.uploader.jobs.span_reader import SpanReader
 from services.uploader.keys import KeyTemplate
 from services.uploader.retry import TRANSIENT
 from shared.record import Record
@@ -33,6 +35,10 @@ QUESTIONS_MAX = 64
 
 TRIES_MAX = 6
 """Of one question: with their pauses some 3 s on average, 6 s at most."""
+
+
+FORBIDDEN_MAX = 10
+"""Questions that S3 refuses before it has answered any: then it is the settings, and not single objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,7 @@ class Verifier:
         found: Callable[[Fault], None],
         *,
         lists: bool,
+        before_ms: int | None = None,
     ) -> None:
         """Prepare.
 
@@ -96,6 +103,7 @@ class Verifier:
             matches: whether a record is meant.
             found: takes each fault.
             lists: whether listings may be used; else each object is asked for.
+            before_ms: records of this time or later are not meant; None: all are.
 
         """
         self.counts = Counts()
@@ -105,9 +113,17 @@ class Verifier:
         self._matches = matches
         self._found = found
         self._lists = lists
+        self._before_ms = before_ms
         self._questions = asyncio.Semaphore(QUESTIONS_MAX)
+        self._answered_s: float | None = None  # when S3 last answered a question, monotonic; None: never
+        self._began_s = time.monotonic()
+        self._forbidden = 0  # questions that it has refused
         self._chunk: list[Expected] = []  # read, not compared yet
         self._chunk_tombstones = self._chunk_passed_over = 0  # read with it
+
+    async def look_at_bucket(self) -> None:
+        """See `Checker.look_at_bucket`; asked for some times."""
+        await self._tried(self._checker.look_at_bucket)
 
     async def compare(
         self,
@@ -122,11 +138,12 @@ class Verifier:
             client: started, assigned to nobody.
             topic: that is read.
             spans: by partition.
-            moved: is told the positions below which everything was compared.
+            moved: is told the positions below which everything was compared; none of them while it reads on.
 
         Raises:
             KafkaError: it was not read to its end; `moved` has said how far it came.
             ConfigurationError: the bucket cannot be asked at all.
+            UnwritableFileError: or whatever else `found` raises.
 
         """
         reader = SpanReader(client, topic, {number: [span] for number, span in spans.items()})
@@ -136,6 +153,7 @@ class Verifier:
                 for raw in records:
                     self._expect(raw)
             self.counts.gone += reader.take_gone()
+            moved({})
             if len(self._chunk) >= CHUNK:
                 await self._compare_chunk()
                 moved({number: reader.position(number) for number in spans})
@@ -149,7 +167,8 @@ class Verifier:
 
     def _expect(self, raw: ConsumerRecord) -> None:
         record = self._read(raw)
-        if not self._matches(record):
+        late = self._before_ms is not None and raw.timestamp >= self._before_ms
+        if late or not self._matches(record):
             self._chunk_passed_over += 1
         elif record.value is None:
             self._chunk_tombstones += 1
@@ -176,7 +195,7 @@ class Verifier:
                 for group in groups:
                     tasks.create_task(self._list(group, unlisted))
             await self._ask_each((*singles, *unlisted))
-        except* ConfigurationError as errors:
+        except BaseExceptionGroup as errors:
             raise _first(errors) from None
         self.counts.records += len(chunk)
         self.counts.bytes += sum(expected.size_bytes for expected in chunk)
@@ -192,10 +211,9 @@ class Verifier:
                 self._checker.requests.lists += 1
                 try:
                     page, more = await self._tried(lambda: self._checker.objects.page(group.prefix, walk.after))
-                except ConfigurationError:
-                    raise
                 except StoreError:
                     break  # one by one they may be told
+                self._answered_s = time.monotonic()
                 for expected, listed in walk.feed(page, more=more):
                     told = None if listed is None else self._checker.by_listing(expected, listed)
                     if told is None:
@@ -219,12 +237,16 @@ class Verifier:
     async def _ask(self, expected: Expected) -> None:
         try:
             told = await self._tried(lambda: self._checker.tell(expected))
-        except ConfigurationError:
-            raise
         except StoreError as error:
+            self._forbidden += isinstance(error, ConfigurationError)
+            if self._forbidden >= FORBIDDEN_MAX and self._answered_s is None:
+                raise  # a word on the settings, and on no object
+            if time.monotonic() - (self._answered_s or self._began_s) > GIVE_UP_AFTER_S:
+                raise  # S3 is away: to ask for each object would take hours
             self.counts.unknown += 1
             self._found(Fault(expected, None, f"{error.reason}: {error}"))
         else:
+            self._answered_s = time.monotonic()
             self._tell(expected, told)
 
     async def _tried(self, question: Callable[[], Awaitable[T]]) -> T:
