@@ -16,7 +16,7 @@ from services.uploader.jobs.replay.request import ReplayRequest, request_of
 from tests.harness.processes import ROOT
 
 DIRECTORY = ROOT / "deploy/kubernetes/jobs"
-TEMPLATES = sorted(DIRECTORY.glob("*.yaml"))
+TEMPLATES = sorted(path for path in DIRECTORY.glob("*.yaml") if path.name != "kustomization.yaml")
 REPLAYS = [path for path in TEMPLATES if path.name.startswith("replay")]
 NAME = "spillway-uploader"
 NOW_MS = round(datetime(2026, 11, 26, 2, tzinfo=UTC).timestamp() * 1000)
@@ -110,7 +110,9 @@ def test_it_ends_and_goes_away(path: Path) -> None:
     assert job.get("backoffLimit", job.get("backoffLimitPerIndex")) > 0
     assert job["ttlSecondsAfterFinished"] > 0
     assert pod_of(path)["restartPolicy"] == "Never"  # a podFailurePolicy is refused with any other
-    assert [rule["onPodConditions"] for rule in rules(path, "Ignore")] == [[{"type": "DisruptionTarget"}]]
+    assert [rule["onPodConditions"] for rule in rules(path, "Ignore")] == [
+        [{"type": "DisruptionTarget", "status": "True"}]
+    ]
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
