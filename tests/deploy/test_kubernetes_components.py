@@ -242,7 +242,7 @@ def test_jobs_have_the_certificates_of_strimzi() -> None:
     for one in workloads(manifests.built("production/jobs", ("strimzi/jobs",))):
         paths = {mount["mountPath"] for mount in one.container["volumeMounts"]}
         assert {str(Path(value).parent) for name, value in env.items() if name.endswith("FILE")} <= paths
-        assert ("/work" in paths) is (one.name == "verify-1125")
+        assert ("/report" in paths) is (one.name == "verify-1125")
 
 
 @needs_kustomize
