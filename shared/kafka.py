@@ -13,6 +13,7 @@ import aiokafka
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, ProducerClosed
+from aiokafka.protocol.metadata import MetadataRequest
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from shared.settings import EnvironmentSettings
@@ -140,13 +141,15 @@ class AdminClient(AIOKafkaAdminClient):  # type: ignore[misc] # aiokafka is not 
     """aiokafka's admin client, that makes no topic by asking for one.
 
     Its own question about a topic that is not there makes it, with one partition and the broker's defaults, wherever
-    `auto.create.topics.enable` is left as it is. A question about all topics makes none.
+    `auto.create.topics.enable` is left as it is.
     """
 
     async def describe_topics(self, topics: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """The metadata of those topics that exist; of all with None."""
-        described = await super().describe_topics(None)
-        return [topic for topic in described if topics is None or topic["topic"] in topics]
+        wanted = None if topics is None else list(topics)
+        answer = await self._send_request(MetadataRequest(wanted, allow_auto_topic_creation=False))
+        found: list[dict[str, Any]] = answer.to_object()["topics"]
+        return [topic for topic in found if not topic["error_code"] or topic["partitions"]]
 
 
 async def topic_facts(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, TopicFacts]:

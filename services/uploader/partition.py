@@ -16,7 +16,7 @@ from typing import Protocol
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from services.uploader.errors import PoisonRecord, StoreError
+from services.uploader.errors import PoisonRecord
 from services.uploader.health import StoreHealth
 from services.uploader.keys import KeyTemplate
 from services.uploader.retry import DeadLetter, Retry, decide, reason
@@ -258,7 +258,7 @@ class Partition:
             try:
                 if not await gate.lets_pass(record, key, body):
                     return None
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - asked again, as a put is tried again
                 return error
         return await self._attempt(key, body, metadata)
 

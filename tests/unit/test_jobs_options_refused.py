@@ -45,7 +45,7 @@ OF_THE_JOB = [
     ("--folder", "f"),
     ("--id", "i"),
     ("--only-missing",),
-    ("--to-bucket", "b"),
+    ("--to-bucket", "bbb"),
     ("--to-prefix", "p"),
     ("--job", "other"),
     ("--dry-run",),

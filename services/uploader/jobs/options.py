@@ -1,6 +1,7 @@
 """The options that the jobs share, as they are typed and as values. Starts nothing."""
 
 import argparse
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +87,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 def add_target(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add --to-bucket and --to-prefix; `verb` says what is done there."""
-    parser.add_argument("--to-bucket", type=filled, metavar="BUCKET", help=f"{verb} this bucket instead of S3_BUCKET")
+    parser.add_argument("--to-bucket", type=bucket, metavar="BUCKET", help=f"{verb} this bucket instead of S3_BUCKET")
     parser.add_argument("--to-prefix", metavar="PREFIX", help="with PREFIX/ before every key")
 
 
@@ -175,6 +176,18 @@ def positive(text: str) -> float:
     if not 0 < value < 1e9:  # noqa: PLR2004 - neither infinite nor a typing error
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return value
+
+
+def bucket(text: str) -> str:
+    """A bucket's name, as far as every server agrees.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no bucket's name")
+    return text
 
 
 def filled(text: str) -> str:

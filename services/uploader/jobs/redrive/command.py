@@ -25,7 +25,7 @@ from services.uploader.jobs.letters.letter import Place, read_original
 from services.uploader.jobs.letters.options import LettersRequest, add_letters, letters_of, positive_whole
 from services.uploader.jobs.letters.selection import Oldest, Selection
 from services.uploader.jobs.letters.survey import close_range, dead_settings, survey
-from services.uploader.jobs.options import GIVE_UP_AFTER_S, OptionsError, Subparsers, filled, positive
+from services.uploader.jobs.options import GIVE_UP_AFTER_S, OptionsError, Subparsers, bucket, positive
 from services.uploader.jobs.redrive.report import RedrivePlan, RedriveReport
 from services.uploader.jobs.settings import JobSettings
 from services.uploader.jobs.signals import EXIT_INTERRUPTED, on_first_signal, until_signal
@@ -101,7 +101,7 @@ def add_parser(commands: Subparsers) -> None:
         "--limit", type=positive_whole, metavar="N", help="put at most N, the oldest letters whose object is not there"
     )
     parser.add_argument("--rate", type=positive, metavar="N", help="PUTs a second at most (default: as S3 takes them)")
-    parser.add_argument("--to-bucket", type=filled, metavar="BUCKET", help="write there instead of S3_BUCKET")
+    parser.add_argument("--to-bucket", type=bucket, metavar="BUCKET", help="write there instead of S3_BUCKET")
     parser.add_argument("--dry-run", action="store_true", help="count, and ask S3 what is there; write nothing")
     parser.add_argument(
         "--give-up-after",

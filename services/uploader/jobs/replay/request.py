@@ -105,7 +105,12 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--only-missing", action="store_true", help="ask S3 first, and put only what is not there or is different"
     )
-    parser.add_argument("--rate", type=positive, metavar="N", help="PUTs a second at most (default: as S3 takes them)")
+    parser.add_argument(
+        "--rate",
+        type=positive,
+        metavar="N",
+        help="PUTs a second at most, questions to S3 counted (default: as S3 takes them)",
+    )
     add_target(parser, "write to")
     parser.add_argument(
         "--job",

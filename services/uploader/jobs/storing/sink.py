@@ -78,16 +78,19 @@ async def open_sink(
             objects = await stack.enter_async_context(open_objects(options))
             checker = Checker(objects, Checksum(settings.s3_checksum))
         gated = only_missing or rate_per_s is not None
-        rate = None if rate_per_s is None else Rate(rate_per_s)
+        rate, limit = (
+            None if rate_per_s is None else Rate(rate_per_s),
+            UploadLimit(Limiter(settings.max_uploads), metrics),
+        )
         sink = Sink(
             CountingStore(store, tally),
             keys,
             StoreHealth(readiness, metrics),
-            UploadLimit(Limiter(settings.max_uploads), metrics),
+            limit,
             PoisonList(tally),
             metrics,
             settings.max_workers,
             read,
-            JobGate(tally, checker=checker, rate=rate, replaces=replaces) if gated else None,
+            JobGate(tally, limit, checker=checker, rate=rate, replaces=replaces) if gated else None,
         )
         yield JobSink(sink, tally, readiness, registry)

@@ -12,6 +12,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
+from aiokafka.errors import GroupAuthorizationFailedError
+
 from services.uploader.errors import StoreError
 from services.uploader.jobs import connections
 from services.uploader.jobs.bounds import Beginning
@@ -116,7 +118,10 @@ async def _verify(settings: JobSettings, arguments: argparse.Namespace, bounds: 
     keys, wanted = keys_of(settings, prefix_of(arguments)), filter_of(arguments)
     async with connections.kafka(settings) as (_, view):
         topic_id = await view.topic_id()
-        committed = await commits_of(view, settings.kafka_group_id)
+        try:
+            committed = await commits_of(view, settings.kafka_group_id)
+        except GroupAuthorizationFailedError:  # it is for a hint alone
+            committed = {}
         closed = await closed_range(settings, view, settings.kafka_topic, bounds.lower, bounds.upper, bounds.partitions)
     faults = Faults({tp.partition: at.offset for tp, at in committed.items() if tp.topic == settings.kafka_topic})
     began_s, options = time.monotonic(), StoreOptions.of(settings, settings.max_uploads)
