@@ -10,3 +10,10 @@ def cancelled_from_outside() -> bool:
     """Whether a CancelledError that was just caught is meant for the current task: then it must be raised again."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The first cause inside exception groups; what is no group, as it is."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -22,7 +22,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError, OffsetOutOfRangeError
 
 from services.uploader.assignment import Assignment
-from services.uploader.cancellation import cancelled_from_outside
+from services.uploader.cancellation import cancelled_from_outside, first_cause
 from services.uploader.committer import Committer
 from services.uploader.partition import Sink
 from services.uploader.settings import UploaderSettings
@@ -132,7 +132,7 @@ class GroupConsumer:
                 self._failed(ConsumerStoppedError("the client cancelled itself"))
                 await self._pause(SESSION_PAUSE_S)
             except Exception as error:  # noqa: BLE001 - every error ends in a new session; none ends the process
-                self._failed(_first(error))
+                self._failed(first_cause(error))
                 await self._pause(SESSION_PAUSE_S)
 
     def _failed(self, cause: BaseException) -> None:
@@ -287,10 +287,3 @@ class GroupConsumer:
                 log.warning("the Kafka client did not close cleanly", extra={"cause": repr(error)})
             except Exception as error:  # noqa: BLE001 - it is thrown away in any case, and the other one must be closed
                 log.warning("the Kafka client did not close cleanly", extra={"cause": repr(error)})
-
-
-def _first(error: BaseException) -> BaseException:
-    """The first cause inside an exception group."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

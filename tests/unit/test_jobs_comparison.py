@@ -210,7 +210,7 @@ class OneObject:
         return Digest(len(self.case.body), Checksum.MD5.of(self.case.body))
 
     async def page(self, prefix: str, after: str) -> tuple[list[Listed], bool]:
-        raise NotImplementedError
+        raise AssertionError(f"one object is not asked for by a listing: {prefix}, {after}")
 
 
 @pytest.mark.parametrize(("kind", "case"), ALL, ids=lambda each: each.name if isinstance(each, Case) else str(each))

@@ -208,3 +208,12 @@ def test_the_plan_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert (document["currency"], document["prices_of"], len(document["gone"])) == ("USD", "2025-01", 1)
     print_plan(CLOSED, {}, plan(PROBE), PROBE, PRICES, TEMPLATE, "bucket", "text")
     assert capsys.readouterr().out == plan_text(CLOSED, {}, plan(PROBE), PROBE, PRICES, TEMPLATE, "bucket") + "\n"
+
+
+def test_the_exit_code_is_the_reports() -> None:
+    """A run that failed is none that is complete, also with everything settled: it may have read another topic."""
+    assert report(state(), state()).exit_code == 0
+    assert report(state(), failed="the topic was made anew").exit_code == 1
+    assert report(state(), refused=[(0, 3)]).exit_code == 1
+    assert replace(report(state(), resume="..."), stopped=True).exit_code == 130
+    assert replace(report(state(), failed="it ended early"), stopped=True).exit_code == 1

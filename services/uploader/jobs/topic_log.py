@@ -4,6 +4,7 @@ Reads no record; `span_reader` does.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -14,6 +15,8 @@ from services.uploader.cancellation import cancelled_from_outside
 from services.uploader.jobs.bounds import At, Beginning, Offsets
 from services.uploader.jobs.span import LogEnds, Range, beyond, close, widen
 from shared.kafka import REQUEST_TIMEOUT_S, AdminClient, KafkaSettings, TopicFacts, connection_options, topic_facts
+
+log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0
@@ -98,6 +101,7 @@ async def closed_range(
         widened = facts.timestamp_type != _LOG_APPEND_TIME
     if widened and not isinstance(lower, Offsets):
         lower, upper = widen(lower, upper)
+        log.warning("producers set the times of this topic: the range was made 5 minutes wider at both ends")
     # Of producers' times the first that is late enough says nothing of those behind it: one clock that is fast would
     # end the range. So it is read to the log's end, and each record's own time decides.
     before_ms = upper.ms if widened and upper is not None else None

@@ -12,6 +12,7 @@ from contextlib import aclosing
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
+from services.uploader.cancellation import first_cause
 from services.uploader.errors import StoreError, TransientError
 from services.uploader.jobs.bucket.checker import Checker
 from services.uploader.jobs.bucket.comparison import Expected, Finding
@@ -48,8 +49,6 @@ async def close_range(view: TopicView, settings: JobSettings, bounds: Bounds) ->
     closed = await closed_range(settings, view, settings.kafka_topic, bounds.lower, bounds.upper, bounds.partitions)
     for one in closed.gone:
         log.warning("the range is cut", extra={"gone": str(one)})
-    if closed.widened:
-        log.warning("producers set the times of this topic: the range was made 5 minutes wider at both ends")
     return closed
 
 
@@ -119,7 +118,7 @@ async def _ask(checker: Checker, asked: Sequence[Chosen], in_flight_max: int) ->
             for _ in range(min(in_flight_max, len(asked))):
                 group.create_task(work())
     except* StoreError as errors:
-        raise _first(errors) from None
+        raise first_cause(errors) from None
     return found
 
 
@@ -140,10 +139,3 @@ async def _tell(checker: Checker, chosen: Chosen) -> Finding:
             log.debug("S3 could not be asked, asking again", extra={"key": chosen.key, "cause": str(error)})
             await asyncio.sleep(TRANSIENT.delay_s(attempt, random.random()))  # noqa: S311 - jitter, not a secret
     return (await checker.tell(expected)).finding
-
-
-def _first(errors: BaseExceptionGroup[StoreError]) -> BaseException:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -25,7 +25,7 @@ from services.uploader.jobs.replay.plan import Prices, make_plan
 from services.uploader.jobs.replay.report import Report, print_plan, print_report
 from services.uploader.jobs.replay.request import ReplayRequest, request_of
 from services.uploader.jobs.settings import JobSettings
-from services.uploader.jobs.signals import EXIT_INTERRUPTED, on_first_signal
+from services.uploader.jobs.signals import on_first_signal
 from services.uploader.jobs.span import Span, group_offsets
 from services.uploader.jobs.storing.replay import Matches, Outcome, Replay, Work
 from services.uploader.jobs.storing.sink import JobSink, open_sink
@@ -135,19 +135,12 @@ async def _work(settings: JobSettings, request: ReplayRequest, states: dict[int,
         _report(request, settings, purpose, job, outcome, time.monotonic() - began_s), ended_before=_have_ended(states)
     )
     print_report(report, output)
-    if outcome.stopped and not outcome.complete:
-        return EXIT_INTERRUPTED
-    return 0 if _all_stored(outcome) else 1
+    return report.exit_code
 
 
 def _have_ended(states: Mapping[int, PartitionState]) -> bool:
     """Whether an earlier run left nothing to do. An empty range was not done before, it is none."""
     return all(state.left == 0 for state in states.values()) and any(s.begin < s.end for s in states.values())
-
-
-def _all_stored(outcome: Outcome) -> bool:
-    states = outcome.states.values()
-    return outcome.complete and not any(state.not_stored or state.gone for state in states)
 
 
 def _report(

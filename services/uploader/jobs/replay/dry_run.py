@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
+from services.uploader.cancellation import first_cause
 from services.uploader.errors import StoreError
 from services.uploader.jobs.bucket.checker import Checker
 from services.uploader.jobs.bucket.comparison import Expected, Finding
@@ -109,7 +110,7 @@ async def ask(sample: Sample, checker: Checker, in_flight_max: int) -> Probe:
             for _ in range(in_flight_max):
                 group.create_task(work())
     except* StoreError as errors:
-        raise _first(errors) from None
+        raise first_cause(errors) from None
     passed_s = time.monotonic() - began_s
     return Probe(
         offsets=sample.offsets,
@@ -120,10 +121,3 @@ async def ask(sample: Sample, checker: Checker, in_flight_max: int) -> Probe:
         missing=missing,
         asked=asked,
     )
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -56,12 +56,10 @@ async def closed_by(view: TopicView, settings: JobSettings, request: ReplayReque
 
 
 def warn_of(closed: Range, partitions: Collection[int]) -> None:
-    """Log what is odd about the range, as far as it is of these partitions."""
+    """Log what is gone of the range, as far as it is of these partitions."""
     for one in closed.gone:
         if one.partition in partitions:
             log.warning("the range is cut", extra={"gone": str(one)})
-    if closed.widened and partitions:
-        log.warning("producers set the times of this topic: the range was made 5 minutes wider at both ends")
 
 
 async def begun(settings: JobSettings, request: ReplayRequest) -> dict[int, PartitionState]:

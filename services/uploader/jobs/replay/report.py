@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from services.uploader.jobs.bounds import iso
 from services.uploader.jobs.display import duration
 from services.uploader.jobs.replay.plan import Plan, Prices, Probe
+from services.uploader.jobs.signals import EXIT_INTERRUPTED
 from services.uploader.jobs.span import Gone, Range
 from services.uploader.jobs.storing.state import PartitionState
 from services.uploader.jobs.storing.tally import NotStored, Tally
@@ -55,9 +56,16 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether the exit code is 0."""
+        """Whether every record in range is in S3."""
         left = any(state.left for state in self.states.values())
         return not (left or self.not_stored or self.not_stored_before or self.gone or self.failed)
+
+    @property
+    def exit_code(self) -> int:
+        """0: complete; 130: interrupted, with something left; 1: something is not stored."""
+        if self.stopped and self.resume is not None:
+            return EXIT_INTERRUPTED
+        return 0 if self.complete else 1
 
     def document(self) -> dict[str, object]:
         """As JSON."""

@@ -2,7 +2,7 @@
 
 Outside the live group, with the same window, store and keys as `run` (DESIGN §8). What is committed under the job's own
 group is a contiguous prefix, as everywhere, so a killed job goes on where it was. After any error of the Kafka client
-the session ends and a new one starts from the last commit: the client may have passed over records.
+the session ends and a new one starts from what is settled: the client may have passed over records.
 
 Does not decide what is read (`spans`), what becomes of a record (`sink`), or what a job is called.
 """
@@ -22,9 +22,9 @@ from services.uploader.cancellation import cancelled_from_outside
 from services.uploader.jobs.display import Display
 from services.uploader.jobs.span import Span
 from services.uploader.jobs.span_reader import SpanReader
-from services.uploader.jobs.storing.group import write_states
+from services.uploader.jobs.storing.ledger import Ledger
 from services.uploader.jobs.storing.lookout import Lookout
-from services.uploader.jobs.storing.state import PartitionState, Progress
+from services.uploader.jobs.storing.state import PartitionState
 from services.uploader.jobs.storing.tally import NotStored, Tally
 from services.uploader.jobs.topic_log import START_TIMEOUT_S, RangeError, close_client
 from services.uploader.partition import Partition, Sink
@@ -38,9 +38,7 @@ SESSION_PAUSE_S = 1.0
 FULL_POLL_TIMEOUT_MS = 20
 TOPIC_CHECK_S = 2.0
 REFRESH_S = 3600.0
-"""How often everything is committed again, moved or not: Kafka forgets a commit of such a group after 7 days."""
-
-LAST_COMMITS = 3
+"""How often everything is committed again, moved or not."""
 
 Matches = Callable[[ConsumerRecord], bool]
 
@@ -127,12 +125,7 @@ class Replay:
         self._lookout = Lookout(work.states, tally, sink.health, readiness, display, give_up_after_s=give_up_after_s)
         self._new_client = new_client
         self._new_view = new_view
-        self._keeps_state = keeps_state
-        self._progress = {partition: Progress(state) for partition, state in work.states.items()}
-        # Two prefixes: what this process knows to be settled, and what Kafka was told of it. A commit that fails must
-        # not make anybody store a record again; what was not told is told later.
-        self._settled = {partition: state.settled for partition, state in work.states.items()}
-        self._committed = dict(self._settled)
+        self._ledger = Ledger(work.topic, work.states, tally, keeps_state=keeps_state)
         self._recognised = False  # whether the topic was still the same one once all was settled
         self._stopping = asyncio.Event()
         self._failed = ""  # why it ends before its end
@@ -145,16 +138,17 @@ class Replay:
         """Work until everything is settled, until `stop()`, or until nothing moves any more."""
         lookout = asyncio.create_task(self._lookout.run(self._give_up))
         try:
-            while not self._stopping.is_set() and (self._left() or not self._recognised):
+            while not self._stopping.is_set() and (self._ledger.left or not self._recognised):
                 await self._try_session()
-            await self._commit_last()
+            await self._ledger.commit_last(self._new_client)
         finally:
             lookout.cancel()
             await asyncio.wait({lookout})
             self._lookout.close()
-        states = {partition: progress.at(self._settled[partition]) for partition, progress in self._progress.items()}
+        if not self._failed and not self._ledger.left and not self._recognised:
+            self._failed = "it ended before it could be told whether the topic is still the same one"
         stopped = self._stopping.is_set() and not self._failed
-        return Outcome(states, stopped=stopped, failed=self._failed, uncommitted=bool(self._untold()))
+        return Outcome(self._ledger.states, stopped=stopped, failed=self._failed, uncommitted=bool(self._ledger.untold))
 
     async def _try_session(self) -> None:
         """One session; what fails in it is told, and the next one begins after a pause."""
@@ -179,12 +173,9 @@ class Replay:
             self._failed = why
             self._stopping.set()
 
-    def _left(self) -> bool:
-        return any(self._settled[partition] < state.end for partition, state in self._work.states.items())
-
     def _remaining(self, partition: int) -> list[Span]:
-        """The spans from the last commit on."""
-        settled = self._settled[partition]
+        """The spans from what is settled on."""
+        settled = self._ledger.settled[partition]
         return [
             Span(partition, max(span.begin, settled), span.end)
             for span in self._work.spans[partition]
@@ -201,10 +192,10 @@ class Replay:
             ends = {number: state.end for number, state in self._work.states.items()}
             reader = SpanReader(client, self._work.topic, {p: self._remaining(p) for p in self._work.spans}, ends)
             reader.start()
-            self._committed = dict.fromkeys(self._committed, -1)  # told anew: else it would expire in 7 days
+            self._ledger.tell_anew()
             await self._store_all(client, reader, view)
             await self._recognise(view)
-            self._recognised = not self._left()
+            self._recognised = not self._ledger.left
         finally:
             await close_client(client.stop)
             await close_client(view.close)
@@ -242,7 +233,7 @@ class Replay:
                 for number in self._work.spans
             }
             for number, partition in table.items():
-                partition.start_at(reader.position(number), self._settled[number])
+                partition.start_at(reader.position(number), self._ledger.settled[number])
             clocks = [
                 group.create_task(self._commit_often(client, table)),
                 group.create_task(self._watch_topic(view)),
@@ -253,8 +244,8 @@ class Replay:
                 for clock in clocks:
                     clock.cancel()
                 await asyncio.gather(*(each.close(self._settings.drain_timeout_s) for each in table.values()))
-                self._take_stock(table)
-                await self._commit(client)
+                self._ledger.take_stock(table)
+                await self._ledger.commit(client)
 
     async def _poll(self, reader: SpanReader, table: Mapping[int, Partition]) -> None:
         """Read as there is room; return once everything read is settled, or when told to stop."""
@@ -273,7 +264,7 @@ class Replay:
                 timeout_ms=200 if hungry else FULL_POLL_TIMEOUT_MS,
             )
             for one in reader.take_gone():  # before anything is settled past it
-                self._progress[one.partition].gone.append(one)
+                self._ledger.gone(one)
                 log.error("retention was faster", extra={"gone": str(one)})
             self._lookout.trouble = ""
             for number, records in polled.items():
@@ -300,66 +291,13 @@ class Replay:
             if partition.window.committable is not None:
                 self._lookout.stored_to(number, partition.window.committable)
 
-    # -- commits
-
     async def _commit_often(self, client: AIOKafkaConsumer, table: Mapping[int, Partition]) -> None:
         loop = asyncio.get_running_loop()
         refreshed_s = loop.time()
         while True:
             await asyncio.sleep(self._settings.commit_interval_s)
             if loop.time() - refreshed_s > REFRESH_S:
-                refreshed_s, self._committed = loop.time(), dict.fromkeys(self._committed, -1)
-            self._take_stock(table)
-            await self._commit(client)
-
-    def _take_stock(self, table: Mapping[int, Partition]) -> None:
-        """What is settled by now."""
-        for number, partition in table.items():
-            progress, at = self._progress[number], partition.window.committable
-            progress.refused = {one.offset for one in self._tally.not_stored if one.partition == number}
-            if at is not None:
-                self._settled[number] = max(self._settled[number], min(at, progress.state.end))
-
-    def _untold(self) -> dict[int, PartitionState]:
-        """What Kafka has to be told."""
-        if not self._keeps_state:
-            return {}
-        return {
-            number: self._progress[number].at(settled)
-            for number, settled in self._settled.items()
-            if settled != self._committed[number]
-        }
-
-    async def _commit(self, client: AIOKafkaConsumer) -> None:
-        """Tell it. What fails is told again by the next one."""
-        states = self._untold()
-        if not states:
-            return
-        try:
-            await write_states(client, self._work.topic, states)
-        except (KafkaError, TimeoutError, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and cancelled_from_outside():
-                raise
-            log.warning("a commit of the job's state failed", extra={"cause": repr(error)})
-            return
-        self._committed |= {number: state.settled for number, state in states.items()}
-
-    async def _commit_last(self) -> None:
-        """With a client of its own, where the last session's commit has failed."""
-        for _ in range(LAST_COMMITS):
-            states = self._untold()
-            if not states:
-                return
-            client = self._new_client()
-            try:
-                async with asyncio.timeout(START_TIMEOUT_S):
-                    await client.start()
-                tps = [TopicPartition(self._work.topic, number) for number in self._settled]
-                client.assign(tps)
-                for tp in tps:
-                    client.seek(tp, self._settled[tp.partition])
-                await self._commit(client)
-            except (KafkaError, TimeoutError, OSError) as error:
-                log.warning("a commit of the job's state failed", extra={"cause": repr(error)})
-            finally:
-                await close_client(client.stop)
+                refreshed_s = loop.time()
+                self._ledger.tell_anew()
+            self._ledger.take_stock(table)
+            await self._ledger.commit(client)

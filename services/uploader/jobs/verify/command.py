@@ -7,7 +7,7 @@ import argparse
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ from services.uploader.jobs.options import (
     prefix_of,
 )
 from services.uploader.jobs.settings import JobSettings
-from services.uploader.jobs.signals import EXIT_INTERRUPTED, on_first_signal
+from services.uploader.jobs.signals import EXIT_INTERRUPTED, until_signal
 from services.uploader.jobs.span import Range, Span
 from services.uploader.jobs.storing.group import commits_of
 from services.uploader.jobs.topic_log import RangeError, closed_range
@@ -96,21 +96,16 @@ async def run(settings: JobSettings, arguments: argparse.Namespace) -> int:
     """Compare and print; the exit code."""
     try:
         bounds = bounds_of(arguments, round(time.time() * 1000))
-        with on_first_signal(_canceller()):
-            return await _verify(settings, arguments, bounds)
+        code = await until_signal(_verify(settings, arguments, bounds))
     except OptionsError as error:
         stop(str(error), EXIT_CONFIGURATION)
-    except asyncio.CancelledError:
-        stop("interrupted: nothing is proven", EXIT_INTERRUPTED)
     except UnwritableFileError as error:
         stop(f"--missing-to {error}", CANNOT_TELL)
     except (RangeError, KafkaAwayError, StoreError) as error:
         stop(str(error), CANNOT_TELL)
-
-
-def _canceller() -> Callable[[], None]:
-    task = asyncio.current_task()
-    return lambda: None if task is None else (task.cancel(), None)[1]
+    if code == EXIT_INTERRUPTED:
+        stop("interrupted: nothing is proven", code)
+    return code
 
 
 async def _verify(settings: JobSettings, arguments: argparse.Namespace, bounds: Bounds) -> int:

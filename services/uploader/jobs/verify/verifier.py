@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
+from services.uploader.cancellation import first_cause
 from services.uploader.errors import ConfigurationError, StoreError
 from services.uploader.jobs.bucket.checker import Checker
 from services.uploader.jobs.bucket.comparison import Expected, Finding, Told
@@ -196,7 +197,7 @@ class Verifier:
                     tasks.create_task(self._list(group, unlisted))
             await self._ask_each((*singles, *unlisted))
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
+            raise first_cause(errors) from None
         self.counts.records += len(chunk)
         self.counts.bytes += sum(expected.size_bytes for expected in chunk)
         self.counts.tombstones += self._chunk_tombstones
@@ -273,10 +274,3 @@ class Verifier:
             case Finding.DIFFERENT:
                 self.counts.different += 1
         self._found(Fault(expected, told.finding, told.why))
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
