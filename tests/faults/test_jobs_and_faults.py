@@ -5,13 +5,14 @@ None of them ever says that something is there which is not.
 
 import asyncio
 import json
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.fakes.s3 import FakeS3
-from tests.fakes.script import ACCESS_DENIED, INTERNAL_ERROR, SLOW_DOWN
+from tests.fakes.script import ACCESS_DENIED, INTERNAL_ERROR, SLOW_DOWN, Cut
 from tests.harness.broker import Topic, producer
 from tests.harness.durations import Durations
 from tests.harness.pipeline import Pipeline
@@ -146,3 +147,14 @@ def test_a_broker_that_is_killed_under_verify(
     assert job.wait(deadline_s=60) == 0
     report = json.loads(job.output().splitlines()[-1])
     assert (report["records"], report["same"]) == (RECORDS, RECORDS)
+
+
+def test_ctrl_c_proves_nothing(filled: Pipeline) -> None:
+    """A comparison that is interrupted says so, in one line and with 130: neither "all there" nor "missing"."""
+    hang = filled.s3.script.inject(Cut.HANG, method="HEAD")
+    job = filled.commands().start("verify", "--from", "beginning", "--heads")
+    until(lambda: hang.hits >= 1, "a question", deadline_s=30)
+    job.send(signal.SIGINT)
+    assert job.wait(deadline_s=20) == 130
+    assert job.output().splitlines()[-1] == "error: interrupted: nothing is proven"
+    assert "Traceback" not in job.output()
