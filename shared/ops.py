@@ -7,14 +7,14 @@ because a restart heals neither.
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 
 class Readiness:
@@ -55,8 +55,8 @@ class Readiness:
         return not self._reasons
 
 
-def ops_app(readiness: Readiness, registry: CollectorRegistry) -> Starlette:
-    """The ops routes as an ASGI application."""
+def ops_app(readiness: Readiness, registry: CollectorRegistry, more: Sequence[BaseRoute] = ()) -> Starlette:
+    """The ops routes as an ASGI application; `more` are a tier's own."""
 
     async def livez(_: Request) -> Response:
         return JSONResponse({"live": True})
@@ -69,7 +69,7 @@ def ops_app(readiness: Readiness, registry: CollectorRegistry) -> Starlette:
     async def metrics(_: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)])
+    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics), *more])
 
 
 def listen(host: str, port: int, variable: str) -> socket.socket:
@@ -106,10 +106,16 @@ class _QuietServer(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serve_ops(sock: socket.socket, readiness: Readiness, registry: CollectorRegistry) -> AsyncIterator[None]:
-    """Serve the ops routes on a bound socket for as long as the context lasts."""
+async def serve_ops(
+    sock: socket.socket, readiness: Readiness, registry: CollectorRegistry, more: Sequence[BaseRoute] = ()
+) -> AsyncIterator[None]:
+    """Serve the ops routes, and a tier's own, on a bound socket for as long as the context lasts."""
     config = uvicorn.Config(
-        ops_app(readiness, registry), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        ops_app(readiness, registry, more),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
     )
     server = _QuietServer(config)
     async with asyncio.TaskGroup() as group:

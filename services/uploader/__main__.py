@@ -32,8 +32,11 @@ from services.uploader.jobs.verify import command as verify_command
 from services.uploader.keys import KeyTemplate
 from services.uploader.limiter import Limiter
 from services.uploader.partition import Sink
-from services.uploader.retry import DeadLetter, decide, reason
+from services.uploader.retry import DeadLetter, Kind, decide, reason
 from services.uploader.settings import GroupSettings, UploaderSettings
+from services.uploader.status.observer import Observer
+from services.uploader.status.process import Process
+from services.uploader.status.routes import status_routes
 from services.uploader.store import Store
 from services.uploader.store.aiobotocore import open_store
 from services.uploader.store.options import StoreOptions
@@ -135,8 +138,12 @@ async def _run(settings: UploaderSettings) -> None:
         ops = listen(settings.uploader_ops_host, settings.uploader_ops_port, "UPLOADER_OPS_PORT")
     except OSError as error:
         stop(str(error))
+    limit = UploadLimit(Limiter(settings.max_uploads), metrics)
+    observer = Observer(settings)
+    page = status_routes(observer, Process(readiness, health, limit, metrics))
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(serve_ops(ops, readiness, registry))
+        await stack.enter_async_context(serve_ops(ops, readiness, registry, page))
+        await stack.enter_async_context(observer.running())
         try:
             store = await stack.enter_async_context(
                 open_store(StoreOptions.of(settings, settings.max_uploads + 1), metrics.store_restarts)
@@ -146,7 +153,6 @@ async def _run(settings: UploaderSettings) -> None:
         dead_letters = await stack.enter_async_context(
             DeadLetters(settings, readiness, metrics, DeadShare(settings.dead_letter_share_max))
         )
-        limit = UploadLimit(Limiter(settings.max_uploads), metrics)
         consumer = GroupConsumer(
             settings,
             Sink(store, keys, health, limit, dead_letters, metrics, settings.max_workers),
@@ -205,7 +211,7 @@ async def _probe(store: Store, health: StoreHealth, metrics: UploaderMetrics, st
             # A probe is no record: one that S3 calls poison (metadata, tags) is the settings' fault.
             retry = decision.held if isinstance(decision, DeadLetter) else decision
             metrics.retries.labels(kind=retry.kind, reason=reason(error)).inc()
-            health.failed(reason(error), str(error), time.time())
+            health.failed(reason(error), str(error), time.time(), mend=retry.kind is not Kind.TRANSIENT)
             try:
                 async with asyncio.timeout(retry.delay_s):
                     await stopping.wait()

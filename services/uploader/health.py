@@ -7,6 +7,7 @@ is one state, not a change with each of them. Its beginning is kept: "since when
 import logging
 from datetime import UTC, datetime
 
+from services.uploader.errors import StoreFault
 from shared.ops import Readiness
 from shared.telemetry import UploaderMetrics
 
@@ -33,16 +34,29 @@ class StoreHealth:
         self._readiness = readiness
         self._since_gauge = metrics.s3_failing_since
         self._reason: str | None = None  # why S3 does not take objects, as last logged; None while it does
+        self._message = ""  # what the store said at the last failure
+        self._mend = False  # whether a person must mend it
         self._since_s = 0.0  # when that began, whatever its reason was then
         self._told_s = 0.0  # when the reason was last logged
         self._failed_s = 0.0  # the last failure
         self._stored_since = False  # whether a put was stored after it
+        self._stored = False  # whether a put was stored since `settle` was asked last
+        self._stored_s: float | None = None  # when it was asked last and one had been, in this failure
 
-    def failed(self, reason: str, message: str, now_s: float) -> None:
-        """A put failed. `reason` is a stable word, `message` what the store said."""
+    @property
+    def fault(self) -> StoreFault | None:
+        """What is wrong with S3; None while it takes objects, as far as anybody knows."""
+        if self._reason is None:
+            return None
+        return StoreFault(
+            self._reason, self._message, self._since_s, self._mend, self._failed_s, self._stored_s, self._stored_since
+        )
+
+    def failed(self, reason: str, message: str, now_s: float, *, mend: bool = False) -> None:
+        """A put failed. `reason` is a stable word, `message` what the store said; `mend`: it takes a person."""
         new = self._reason is None
         if new:
-            self._since_s = now_s
+            self._since_s, self._stored, self._stored_s = now_s, False, None
         if new or (self._reason != reason and now_s - self._told_s >= TELL_CHANGES_S):
             self._reason = reason
             self._told_s = now_s
@@ -53,13 +67,14 @@ class StoreHealth:
             self._since_gauge.clear()
             self._since_gauge.labels(reason=reason).set(self._since_s)
         self._failed_s = now_s
+        self._message, self._mend = message, mend
         self._stored_since = False
         lasted_s = max(0.0, now_s - self._since_s)
         self._readiness.fail(CONDITION, f"{reason} since {_iso(self._since_s)} ({lasted_s:.0f} s): {message}")
 
     def succeeded(self, *, alone: bool = False) -> None:
         """A put was stored. `alone`: no other is under way that may fail, so that S3 is well at once."""
-        self._stored_since = True
+        self._stored_since = self._stored = True
         if alone:
             self._over()
         elif self._reason is None:
@@ -70,6 +85,8 @@ class StoreHealth:
         quiet_s = now_s - self._failed_s
         if self._reason is None:
             return
+        if self._stored:
+            self._stored, self._stored_s = False, now_s
         if self._stored_since and quiet_s >= CALM_S:
             self._over()
         elif not self._stored_since and quiet_s >= NOBODY_TRIES_S:

@@ -19,7 +19,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from services.uploader.errors import PoisonRecord
 from services.uploader.health import StoreHealth
 from services.uploader.keys import KeyTemplate
-from services.uploader.retry import DeadLetter, Retry, decide, reason
+from services.uploader.retry import DeadLetter, Kind, Retry, decide, reason
 from services.uploader.store import Store
 from services.uploader.upload_limit import UploadLimit
 from services.uploader.window import Run, Window
@@ -222,7 +222,8 @@ class Partition:
                 self._failing[raw.offset] = reason(error)
                 match decide(error, attempt, random.random()):  # noqa: S311 - jitter, not a secret
                     case Retry() as retry:
-                        self._sink.health.failed(reason(error), str(error), time.time())
+                        mend = retry.kind is Kind.ENVIRONMENT
+                        self._sink.health.failed(reason(error), str(error), time.time(), mend=mend)
                     case DeadLetter() as letter:
                         if await self._bury(raw, letter.error, attempt):
                             return True

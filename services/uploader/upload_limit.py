@@ -45,6 +45,8 @@ class Slot:
             await gate.wait()
         self._epoch = gate.limiter.epoch
         self._started_s = time.monotonic()
+        if gate.in_flight == 1:
+            gate.moved_s = self._started_s
         return self
 
     async def __aexit__(
@@ -54,10 +56,11 @@ class Slot:
         gate, limiter = self._gate, self._gate.limiter
         if error is None:
             error = self.error
+        gate.moved_s = now_s = time.monotonic()
         if error is None:
             limiter.stored(
                 self._epoch,
-                time.monotonic() - self._started_s,
+                now_s - self._started_s,
                 self._body_bytes,
                 limit_reached=gate.in_flight >= limiter.limit,
             )
@@ -73,6 +76,7 @@ class UploadLimit:
     def __init__(self, limiter: Limiter, metrics: UploaderMetrics) -> None:
         self.limiter = limiter
         self.in_flight = 0  # puts under way, granted places included
+        self.moved_s = 0.0  # when a put last ended, or began while no other was under way; monotonic
         self._waiting: deque[asyncio.Future[None]] = deque()  # in order; one that is done was abandoned by its put
         # Asked at each scrape: setting two gauges a put would cost more than all the rest here.
         metrics.in_flight.set_function(lambda: self.in_flight)
@@ -82,6 +86,10 @@ class UploadLimit:
     def limit(self) -> int:
         """Puts that may be under way now."""
         return self.limiter.limit
+
+    def silent_s(self, now_s: float) -> float:
+        """For how many seconds no put has ended, nor a first one begun. `now_s` is monotonic."""
+        return max(0.0, now_s - self.moved_s)
 
     def slot(self, body_bytes: int = 0) -> Slot:
         """A place for one put of `body_bytes`, for `async with`."""

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from services.uploader.jobs.lag.document import document
 from services.uploader.jobs.lag.look import Group, Look, Member, Oldest, PartitionLook, to_read
-from services.uploader.jobs.lag.table import document, duration, table, text
-from services.uploader.jobs.lag.view import Drain, Pace, drain, named, view_of
+from services.uploader.jobs.lag.table import table, text
+from services.uploader.jobs.lag.view import Drain, Pace, drain, duration, named, view_of
 
 NOW_MS = 1_800_000_000_000
 HOUR_MS = 3_600_000

@@ -14,8 +14,9 @@ from collections.abc import Callable, Coroutine
 from rich.console import Console
 from rich.live import Live
 
+from services.uploader.jobs.lag.document import document
 from services.uploader.jobs.lag.questions import UnaskableError, asker_of
-from services.uploader.jobs.lag.table import document, table, text
+from services.uploader.jobs.lag.table import table, text
 from services.uploader.jobs.lag.view import PipelineView, view_of
 from services.uploader.jobs.signals import EXIT_INTERRUPTED, on_first_signal
 from services.uploader.settings import GroupSettings

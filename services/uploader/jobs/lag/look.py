@@ -1,7 +1,7 @@
 """What Kafka says of the pipeline at one moment: values, as the broker told them. Pure; `pipeline_view` judges them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.uploader.start import ASKS_BEYOND_END, Start, decide_start
 
@@ -103,3 +103,32 @@ class Look:
 def to_read(partitions: Iterable[PartitionLook]) -> dict[int, tuple[int, int]]:
     """The partitions that lag: where their oldest record is looked for, and the end."""
     return {each.partition: (each.start.offset, each.end) for each in partitions if each.start.offset < each.end}
+
+
+def aged(look: Look, before: Look) -> Look:
+    """A look that read no records, with the times of the oldest ones as far as an earlier look tells them.
+
+    What was the oldest record then is not younger than the oldest one now, and where nothing waited then, what waits
+    now has come since. So an age is at most as much too old as the looks are apart: it errs to the side of the alarm.
+    """
+    if look.topic_id != before.topic_id:
+        return look
+    then = {each.partition: each for each in before.partitions}
+    partitions = tuple(
+        replace(each, oldest=_oldest_since(each, then[each.partition], before.at_ms))
+        if each.partition in then
+        else each
+        for each in look.partitions
+    )
+    return replace(look, partitions=partitions, unread=before.unread)
+
+
+def _oldest_since(now: PartitionLook, then: PartitionLook, then_ms: int) -> Oldest | None:
+    if now.start.offset >= now.end:
+        return None
+    waited = then.start.offset < then.end
+    if waited and (then.oldest is None or then.oldest.offset is not None):
+        return then.oldest
+    if (now.start.offset, now.end) == (then.start.offset, then.end):
+        return then.oldest  # only holes, then and now
+    return Oldest(max(now.start.offset, then.end), then_ms)

@@ -94,6 +94,20 @@ class Asker:
         partitions = tuple(replace(each, oldest=found.get(each.partition)) for each in look.partitions)
         return replace(look, at_ms=round(time.time() * 1000), partitions=partitions, unread=unread)
 
+    async def records_in(self, topic: str) -> int | None:
+        """Offsets between the beginning and the end of a topic's partitions; None: nobody could tell."""
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                described = await self._view.describe_topics([topic])
+                tps = [TopicPartition(topic, each["partition"]) for found in described for each in found["partitions"]]
+                if not tps:
+                    return None
+                begins = await self._client.beginning_offsets(tps)
+                ends = await self._client.end_offsets(tps)
+        except (KafkaError, OSError):
+            return None
+        return sum(int(ends[tp] - begins[tp]) for tp in tps)
+
     async def _insist(self, ask: Callable[[], Awaitable[Look]]) -> Look:
         """Ask again what a broker cannot tell just now: coordinators move, and the first group makes its topic."""
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""How a look at the pipeline is written: a JSON document, text, or a table for a terminal. Asks and decides nothing."""
+"""How a look at the pipeline is shown: as text, or as a table for a terminal. Asks and decides nothing."""
 
 import math
 from collections.abc import Iterator
@@ -10,70 +10,12 @@ from rich.text import Text
 
 from services.uploader.jobs.bounds import iso
 from services.uploader.jobs.lag.look import PartitionLook
-from services.uploader.jobs.lag.view import Drain, Pace, PipelineView, Standing, named
+from services.uploader.jobs.lag.view import UNKNOWN, Drain, Pace, PipelineView, Standing, duration, named
 
 COLUMNS = (
     "partition", "begin", "committed", "end", "lag", "oldest", "retention left", "committed/s", "arriving/s",
     "drained in",
 )  # fmt: skip
-UNKNOWN = "?"
-
-_UNITS = ((172_800, 86_400, "d"), (5400, 3600, "h"), (90, 60, "min"))
-"""From so many seconds on, in what unit; seconds below."""
-
-
-def document(view: PipelineView) -> dict[str, object]:
-    """The JSON document. Times in seconds; null: unknown, but for `retention_ms`, where it is: for ever."""
-    look = view.look
-    return {
-        "at": iso(look.at_ms),
-        "topic": look.topic,
-        "topic_id": look.topic_id,
-        "retention_ms": look.retention_ms,
-        "retention_by_size": look.by_size,
-        "group": look.group.group_id,
-        "state": look.group.state,
-        "members": [
-            {
-                "member_id": member.member_id,
-                "client_id": member.client_id,
-                "host": member.host,
-                "partitions": list(member.partitions),
-            }
-            for member in look.group.members
-        ],
-        "partitions": [
-            {
-                "partition": each.partition,
-                "begin": each.begin,
-                "committed": each.committed,
-                "committed_for": each.gone_id or look.topic_id,
-                "end": each.end,
-                **_numbers(standing),
-            }
-            for each, standing in zip(look.partitions, view.standings, strict=True)
-        ],
-        "leaderless": list(look.leaderless),
-        "total": _numbers(view.total),
-        "warnings": list(view.warnings),
-    }
-
-
-def _numbers(standing: Standing) -> dict[str, object]:
-    left_s = standing.retention_left_s
-    return {
-        "lag_records": standing.lag_records,
-        "lag_seconds": _rounded(standing.lag_s),
-        "retention_left_seconds": None if left_s == math.inf else _rounded(left_s),  # JSON has no infinity
-        "committed_per_second": _rounded(standing.committed_per_s),
-        "arriving_per_second": _rounded(standing.arriving_per_s),
-        "drain": standing.drain.pace.value,
-        "drain_seconds": _rounded(standing.drain.seconds),
-    }
-
-
-def _rounded(number: float | None) -> float | None:
-    return None if number is None else round(number, 3)
 
 
 def text(view: PipelineView) -> str:
@@ -158,13 +100,3 @@ def _drained(drain: Drain) -> str:
 
 def _rate(per_s: float | None) -> str:
     return UNKNOWN if per_s is None else f"{per_s:.1f}"
-
-
-def duration(seconds: float | None) -> str:
-    """A time that people read, to two digits or more: `42 s`, `12 min`, `5.2 h`, `6.9 d`."""
-    if seconds is None:
-        return UNKNOWN
-    for least_s, unit_s, unit in _UNITS:
-        if seconds >= least_s:
-            return f"{seconds / unit_s:.{0 if unit == 'min' else 1}f} {unit}"
-    return f"{seconds:.0f} s"

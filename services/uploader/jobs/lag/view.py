@@ -18,6 +18,11 @@ KEEPS_UP_WITHIN_S = 3.0
 is always seen, and whether it grows or shrinks by a record means nothing."""
 
 
+UNKNOWN = "?"
+_UNITS = ((172_800, 86_400, "d"), (5400, 3600, "h"), (90, 60, "min"))
+"""From so many seconds on, in what unit; seconds below."""
+
+
 class Pace(StrEnum):
     """Whether a partition catches up; from best to worst."""
 
@@ -209,3 +214,13 @@ def named(partitions: Iterable[int]) -> str:
             runs.append([partition])
     word = "partition" if sum(map(len, runs)) == 1 else "partitions"
     return f"{word} " + ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def duration(seconds: float | None) -> str:
+    """A time that people read, to two digits or more: `42 s`, `12 min`, `5.2 h`, `6.9 d`."""
+    if seconds is None:
+        return UNKNOWN
+    for least_s, unit_s, unit in _UNITS:
+        if seconds >= least_s:
+            return f"{seconds / unit_s:.{0 if unit == 'min' else 1}f} {unit}"
+    return f"{seconds:.0f} s"

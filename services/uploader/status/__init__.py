@@ -1,0 +1,1 @@
+"""The status page of the operator's port: what an outage looks like from here, and what to do."""
