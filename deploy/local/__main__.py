@@ -136,6 +136,7 @@ ready in {took_s:.1f} s: collections go to {url}
   API docs     {url.removesuffix("/v1/collections")}/docs
   S3           {stack.s3.endpoint_url}   s3://{BUCKET}
   Kafka        {stack.kafka.bootstrap_servers}   topic {TOPIC}
+  status page  {stack.uploaders[0].ops_url}/
   ops          {ops}; each with /livez /readyz /metrics
   logs         {_shown(stack.directory / "logs")}
   try          curl -sS {url} -H 'Content-Type: application/json' -d {shlex.quote(example)}

@@ -97,8 +97,10 @@ class UploaderSettings(GroupSettings):
     )
     s3_folder: str = Field(default="payloads", description="`{folder}` of records that carry none")
     s3_key_template: str = Field(default=DEFAULT_TEMPLATE, description="Template of the object keys")
-    uploader_ops_host: str = Field(default="0.0.0.0", description="Address of /livez /readyz /metrics")
-    uploader_ops_port: int = Field(default=8081, ge=0, le=65535, description="Port of /livez /readyz /metrics")
+    uploader_ops_host: str = Field(
+        default="0.0.0.0", description="Address of the status page, /livez, /readyz, /metrics"
+    )
+    uploader_ops_port: int = Field(default=8081, ge=0, le=65535, description="Their port; 0 takes any free one")
     max_workers: int = Field(default=16, ge=1, le=4096, description="Uploads in flight per partition")
     max_uploads: int = Field(
         default=512, ge=1, le=4096, description="Uploads in flight of the process at most; the adaptive limit is below"

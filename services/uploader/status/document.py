@@ -5,7 +5,7 @@ import math
 from services.uploader.jobs.lag.document import document as pipeline_document
 from services.uploader.jobs.lag.view import duration
 from services.uploader.status.findings import S3_WORDS, Finding, clock, findings
-from services.uploader.status.seen import Observed, ProcessLook
+from services.uploader.status.seen import Observed, ProcessLook, S3State
 
 
 def status_document(process: ProcessLook, observed: Observed, unix_s: float) -> dict[str, object]:
@@ -58,7 +58,7 @@ def _s3(process: ProcessLook, unix_s: float) -> dict[str, object]:
     return {
         "state": process.s3.value,
         "words": S3_WORDS[process.s3],
-        "silent_seconds": round(process.silent_s, 1),
+        "silent_seconds": round(process.silent_s, 1) if process.s3 is S3State.SILENT else None,
         "reason": None if fault is None else fault.reason,
         "message": None if fault is None else fault.message,
         "since": None if fault is None else clock(fault.since_s),

@@ -173,7 +173,7 @@ function dead(letters) {
 
 function s3(state, process) {
   set("s3-words", state.words);
-  set("s3-since", state.since ? `since ${state.since}, for ${duration(state.for_seconds)} (${state.reason})`
+  set("s3-since", state.state === "recovering" ? `after ${state.reason} from ${state.since} on` : state.since ? `since ${state.since}, for ${duration(state.for_seconds)} (${state.reason})`
     : state.state === "silent" ? `for ${duration(state.silent_seconds)}` : "");
   set("s3-message", state.message ?? "");
   set("s3-puts", `${process.in_flight} puts under way, of ${process.in_flight_limit} that may be; ${count(process.stored)} objects stored by this process.`);
