@@ -9,7 +9,8 @@ import os
 import random
 import subprocess
 import uuid
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -110,6 +111,12 @@ class Stack:
             self.compose("up", "--wait", *options, deadline_s=UP_DEADLINE_S)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
+
+    def healthy(self, expected: Mapping[str, int]) -> bool:
+        """Whether so many containers of each service run, are healthy, and no others do."""
+        lines = self.compose("ps", "--format", "json").splitlines()
+        found = Counter(one["Service"] for one in map(json.loads, lines) if one["Health"] == "healthy")
+        return found == Counter(expected) and len(lines) == found.total()
 
     def ids(self, service: str, *, running: bool = True) -> list[str]:
         """Its containers, the oldest first; also those that have ended, unless `running`."""
