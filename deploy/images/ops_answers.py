@@ -1,4 +1,4 @@
-"""HEALTHCHECK of both images: `ops_answers.py INGEST 8082 /livez` leaves with 0 if the ops port answers 200, else with 1.
+"""HEALTHCHECK of both images: `ops_answers.py INGEST 8082 /livez` leaves with 0 if the ops port answers 200, else 1.
 
 Owns one question to the process beside it, where its own variables (`INGEST_OPS_HOST`, `INGEST_OPS_PORT`) say that it
 listens. Runs with `-I -S` every few seconds, so it imports next to nothing; a shell or curl is not needed.

@@ -31,7 +31,7 @@ def compile_all(tree: Path) -> None:
     """Byte code that is never compared with its source: no time in it, and none to be looked up at a start.
 
     The installed path is what tracebacks show, so `TREE` is stripped from it. Constant sets are written in the order of
-    their hashes, which a seed fixes; one process, since the order of the work shows in what is shared between constants.
+    their hashes, which a seed fixes; one process, since the order of the work shows in which constants are shared.
     """
     arguments = ["-q", "-j", "1", "--invalidation-mode", "unchecked-hash", "-s", str(tree), "-p", "/", str(tree)]
     environment = {**os.environ, "PYTHONHASHSEED": "0"}

@@ -1,4 +1,4 @@
-"""The stack of docker-compose.yml, running: stored bytes, shares of a group, kills, ends. One stack for all of the file.
+"""The stack of docker-compose.yml, running: stored bytes, shares of a group, kills, ends. One stack for the file.
 
 Each test asks for `whole`: everything runs and is healthy, however the test before it has left things.
 """
@@ -209,8 +209,8 @@ def test_a_killed_uploader_and_a_killed_broker_lose_nothing(whole: Stack, bucket
 
 
 def test_both_tiers_end_by_themselves(whole: Stack, bucket: Bucket) -> None:
-    """SIGTERM under load, as `docker compose stop` sends it: code 0, where its grace had ended it would be 137. What ingest
-    had taken by then is stored once an uploader is back.
+    """SIGTERM under load, as `docker compose stop` sends it: code 0; at the end of its grace it would be 137. What
+    ingest had taken by then is stored once an uploader is back.
     """
     with Load(whole.collections_url, per_s=20) as load:
         until(lambda: load.accepted > 20, "collections to be accepted", deadline_s=HEALED_S)
@@ -225,7 +225,7 @@ def test_both_tiers_end_by_themselves(whole: Stack, bucket: Bucket) -> None:
 
 
 def test_what_the_forgetful_bucket_loses_is_put_back(whole: Stack, bucket: Bucket) -> None:
-    """docs/containers.md: a new start of the S3 server forgets its objects; Kafka has not, in a volume that outlives `down`."""
+    """docs/containers.md: the S3 server's end is its objects' end; Kafka has them, in a volume that outlives `down`."""
     answer = request(whole.collections_url, b'{"version":"1","token":"me","data":["kept"]}')
     answers = Answers()
     answers.accept(answer.document["ids"], [b'"kept"'])

@@ -1,4 +1,4 @@
-"""docker-compose.yml and what it mounts, as they are written: needs no engine, and where docker is, asks it to read them."""
+"""docker-compose.yml and what it mounts, as they are written. Needs no engine; where docker is, it reads them, too."""
 
 import re
 from collections.abc import Iterator
@@ -161,7 +161,7 @@ def test_what_ends_is_waited_for_by_what_lasts() -> None:
 
 
 def test_docker_waits_until_a_process_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sums of docs/operations/rolling-restart.md and of services/uploader/consumer.py, and 10 s for a busy machine."""
+    """The sums of docs/operations/rolling-restart.md and of services/uploader/consumer.py, and 10 s more."""
     ingest, uploader = _loaded("ingest", monkeypatch), _loaded("uploader", monkeypatch)
     needed_s = ingest.ingest_drain_delay_s + ingest.http_deadline_s + FLUSH_S
     assert _seconds(SERVICES["ingest"]["stop_grace_period"]) >= needed_s + 10

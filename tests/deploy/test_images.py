@@ -1,4 +1,4 @@
-"""The images of both tiers: what they are made of, as the files say it; what they are and do, where an engine can build."""
+"""The images of both tiers: what they are made of, by the files; what they are and do, where an engine can build."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def test_a_part_of_the_lock_says_what_the_lock_says(part: str) -> None:
 
 
 def _needed(extra: str, *, everywhere: bool) -> set[str]:
-    """Names that the project needs with an extra: of this Python on this system, or of any (as far as they are here)."""
+    """Names that the project needs with an extra: of this Python on this system, or of any, as far as known."""
     needed: set[str] = set()
     left = [Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"].get(extra, [])]
     while left:
@@ -148,7 +148,7 @@ def image(tag: str, tier: str) -> str:
 
 
 @pytest.fixture
-def container(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+def container() -> Iterator[list[str]]:
     """Names of containers to be removed."""
     names: list[str] = []
     yield names
@@ -181,7 +181,7 @@ def test_the_image_says_what_it_is(tier: str, image: str) -> None:
 @pytest.mark.timeout(BUILT_S)
 @every_tier
 def test_it_holds_its_lock_and_its_tier(tier: str, image: str) -> None:
-    """The packages of its part of the lock that this system needs, and us; not the other tier, no pip in its environment."""
+    """The packages of its part of the lock that this system needs, and us; neither the other tier nor pip."""
     program = """
 import importlib.metadata as m, importlib.util as u, json, pathlib
 print(json.dumps({
@@ -217,7 +217,7 @@ def test_a_build_without_a_cache_gives_the_same_image(tier: str, image: str, tag
 def test_it_is_healthy_without_a_shell_and_ends_at_sigterm(
     tier: str, host: str, image: str, container: list[str]
 ) -> None:
-    """A root that is only read, no shell in it, an ops port and an address that are not the defaults, no Kafka anywhere:
+    """A root that is only read, no shell in it, another ops port and address, no Kafka anywhere: it is
     alive, which is all that HEALTHCHECK asks. SIGTERM ends it with 0.
     """
     name = f"{Stack().project}-{tier}"
@@ -240,7 +240,10 @@ def test_it_is_healthy_without_a_shell_and_ends_at_sigterm(
     hardened = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
     docker("run", "--detach", "--name", name, "--health-interval", "1s", *hardened, *options, image)
     until(
-        lambda: inspect(name)["State"]["Health"]["Status"] == "healthy", f"{name} to be healthy", deadline_s=60, every_s=0.5
+        lambda: inspect(name)["State"]["Health"]["Status"] == "healthy",
+        f"{name} to be healthy",
+        deadline_s=60,
+        every_s=0.5,
     )
     last = inspect(name)["State"]["Health"]["Log"][-1]
     assert last["Output"].strip() == "/livez: 200"

@@ -8,7 +8,9 @@ import pytest
 
 _PROMTOOL = shutil.which("promtool")
 
-needs_promtool = pytest.mark.skipif(_PROMTOOL is None, reason="no promtool on PATH (Debian: apt-get install prometheus)")
+needs_promtool = pytest.mark.skipif(
+    _PROMTOOL is None, reason="no promtool on PATH (Debian: apt-get install prometheus)"
+)
 
 
 def promtool(*arguments: str | Path) -> None:
