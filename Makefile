@@ -49,9 +49,14 @@ bench: $(STAMP) ## what the pure core costs a payload, hostile clients, a replay
 	@echo "==> puts in flight against 150 ms of latency (about five minutes)"
 	@$(BIN)/python -m bench.in_flight
 
+COMPILE := uv pip compile --generate-hashes --universal --python-version 3.11 --no-emit-index-url --custom-compile-command "make lock"
+PART := $(COMPILE) --quiet --no-annotate --constraint requirements.lock
+
 lock: ## pin the newest versions that pyproject.toml allows (needs uv)
-	uv pip compile pyproject.toml --all-extras --upgrade --generate-hashes --universal --python-version 3.11 \
-		--no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock
+	$(COMPILE) pyproject.toml --all-extras --upgrade --output-file requirements.lock
+	$(PART) pyproject.toml --extra ingest --output-file services/ingest/requirements.lock
+	$(PART) pyproject.toml --extra uploader --output-file services/uploader/requirements.lock
+	echo setuptools | $(PART) - --output-file deploy/images/build.lock
 
 clean: ## forget everything that was built or stored here
 	rm -rf $(VENV) .run .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

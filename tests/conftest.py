@@ -102,17 +102,11 @@ def kafka(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
 def _container() -> Iterator[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package's own deprecations are not our tests' to fail on
-        from testcontainers.kafka import KafkaContainer  # noqa: PLC0415 - slow, and only where an engine answers
+        from tests.harness.kafka_container import kafka_container  # noqa: PLC0415 - slow, only where an engine answers
 
-        container = (
-            KafkaContainer()
-            .with_kraft()
-            .with_env("KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR", "1")
-            .with_env("KAFKA_TRANSACTION_STATE_LOG_MIN_ISR", "1")
-        )
-        container.start()
+        container = kafka_container()
     try:
-        yield container.get_bootstrap_server()
+        yield container.bootstrap_servers
     finally:
         container.stop()
 

@@ -4,8 +4,6 @@ All but the firing is checked without Prometheus. Where `promtool` is on PATH it
 """
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
@@ -22,15 +20,13 @@ from services.ingest.settings import IngestSettings
 from services.uploader.retry import Kind
 from shared.telemetry import IngestMetrics, UploaderMetrics
 from tests.harness.processes import ROOT
+from tests.harness.promtool import needs_promtool, promtool
 
 DIRECTORY = ROOT / "deploy/monitoring"
 RULES = sorted((DIRECTORY / "rules").glob("*.yaml"))
 TESTS = sorted((DIRECTORY / "rules/tests").glob("*.yaml"))
 PAGES = ROOT / "docs/operations"
 RUNBOOKS = "https://spillway.example/docs/operations/"
-PROMTOOL = shutil.which("promtool")
-
-needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="no promtool on PATH (Debian: apt-get install prometheus)")
 
 Json = dict[str, Any]
 
@@ -263,23 +259,17 @@ def test_an_alert_is_seen_to_fire_and_not_to_fire(alert: str) -> None:
     assert outcomes == {True, False}
 
 
-def _promtool(*arguments: str | Path) -> None:
-    assert PROMTOOL is not None
-    done = subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @needs_promtool
 def test_prometheus_takes_the_rules() -> None:
     """`promtool check rules`: expressions and templates are parsed."""
-    _promtool("check", "rules", *RULES)
+    promtool("check", "rules", *RULES)
 
 
 @needs_promtool
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
 def test_the_alerts_fire_when_they_should(path: Path) -> None:
     """`promtool test rules`."""
-    _promtool("test", "rules", path)
+    promtool("test", "rules", path)
 
 
 @needs_promtool
@@ -288,7 +278,7 @@ def test_prometheus_takes_the_dashboards_queries(tmp_path: Path) -> None:
     rules = [{"record": f"q{number}", "expr": query} for number, (_, query) in enumerate(dashboard_expressions())]
     path = tmp_path / "queries.yaml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}), "utf-8")
-    _promtool("check", "rules", path)
+    promtool("check", "rules", path)
 
 
 # -- the dashboard

@@ -1,8 +1,11 @@
 """Which broker the tests get, and whether a Docker engine answers. Asks quickly, starts nothing, warns of nothing."""
 
+import functools
 import http.client
 import os
+import shutil
 import socket
+import subprocess
 from enum import Enum
 from urllib.parse import urlsplit
 
@@ -50,3 +53,20 @@ def docker_answers() -> bool:
         return False
     finally:
         connection.close()
+
+
+@functools.cache
+def docker_missing() -> str | None:
+    """What of Docker a test of the images would miss here, as the reason of its skip; None where all is there."""
+    if not docker_answers():
+        return "no Docker engine answers"
+    return compose_missing()
+
+
+@functools.cache
+def compose_missing() -> str | None:
+    """Why compose files cannot even be read here; needs no engine."""
+    if shutil.which("docker") is None:
+        return "no docker command on PATH"
+    asked = subprocess.run(["docker", "compose", "version"], capture_output=True, timeout=30, check=False)  # noqa: S607
+    return "docker has no compose plugin" if asked.returncode else None
