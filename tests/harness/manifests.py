@@ -57,6 +57,15 @@ def built(overlay: str, components: tuple[str, ...] = ()) -> tuple[Json, ...]:
         return build(Path(directory))
 
 
+def component(name: str) -> list[Json]:
+    """The objects of a component, as they stand in its files."""
+    found: list[Json] = []
+    for path in sorted((KUBERNETES / "components" / name).glob("*.yaml")):
+        if path.name != "kustomization.yaml":
+            found += yaml.safe_load_all(path.read_text("utf-8"))
+    return found
+
+
 def build(directory: Path) -> tuple[Json, ...]:
     """The objects of a directory. AssertionError with kustomize's own words where it refuses."""
     command = kustomize()
