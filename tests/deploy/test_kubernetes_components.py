@@ -1,4 +1,4 @@
-"""The components of deploy/kubernetes: Strimzi, rights to the bucket, Prometheus; and the page of all."""
+"""The components of deploy/kubernetes: Strimzi, rights to the bucket, Prometheus, Grafana; and the page of all."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from deploy.kubernetes.prometheus_rules import RULES, WRITTEN, prometheus_rules
+from deploy.monitoring.dashboard import FILE as DASHBOARD
 from services.uploader.__main__ import PROBE_KEY
 from services.uploader.dead_letter import EXTRA_BYTES
 from services.uploader.jobs.storing.state import group_of
@@ -170,6 +171,24 @@ def test_the_operators_rules_are_those_that_promtool_tests() -> None:
     groups = [one["spec"]["groups"] for one in yaml.safe_load_all(WRITTEN.read_text("utf-8"))]
     files = [yaml.safe_load(path.read_text("utf-8"))["groups"] for path in sorted(RULES.glob("*.yaml"))]
     assert groups == files
+
+
+@needs_kustomize
+def test_grafanas_sidecar_finds_the_dashboard_as_it_is() -> None:
+    """The file itself, byte for byte, and under a name that stays: two ConfigMaps would be two dashboards of one uid.
+    Small enough for a client-side apply, which repeats the object in an annotation of at most 256 KiB.
+    """
+    there = {one["metadata"]["name"] for one in of_kind(manifests.built("production", ("monitoring",)), "ConfigMap")}
+    (made,) = (
+        one
+        for one in of_kind(manifests.built("production", ("monitoring", "grafana")), "ConfigMap")
+        if one["metadata"]["name"] not in there
+    )
+    assert made["metadata"]["name"] == "spillway-dashboard"
+    assert made["metadata"]["labels"]["grafana_dashboard"] == "1"
+    (text,) = made["data"].values()
+    assert text == DASHBOARD.read_text("utf-8")
+    assert len(json.dumps(made)) < 256 * 1024
 
 
 # -- the page
