@@ -35,7 +35,9 @@ from tests.harness.network_policies import (
 
 @everywhere
 def test_each_container_is_restricted_and_bounded(source: Source) -> None:
-    """What Pod Security `restricted` wants, a root file system that is only read, requests, and a limit of memory."""
+    """What Pod Security `restricted` wants, a root file system that is only read, and a bound on all that it takes of a
+    node; what its volumes may hold is within it. No Service of the namespace becomes a variable of its environment.
+    """
     for one in workloads(source()):
         pod, container = one.pod, one.container
         assert pod["automountServiceAccountToken"] is False, one.name
@@ -46,8 +48,15 @@ def test_each_container_is_restricted_and_bounded(source: Source) -> None:
         if one.name != "kafka":
             expected["readOnlyRootFilesystem"] = True
         assert container["securityContext"] == expected, one.name
-        assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
-        assert "memory" in container["resources"]["limits"]
+        bounded = {"cpu", "memory", "ephemeral-storage"}
+        assert container["resources"]["requests"].keys() == container["resources"]["limits"].keys() == bounded, one.name
+        volumes = sum(
+            manifests.quantity_bytes(volume["emptyDir"]["sizeLimit"])
+            for volume in pod.get("volumes", [])
+            if "emptyDir" in volume
+        )
+        assert manifests.quantity_bytes(container["resources"]["limits"]["ephemeral-storage"]) > volumes, one.name
+        assert pod["enableServiceLinks"] is False, one.name
         assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & pod.keys()
         assert all({"emptyDir", "secret"} & volume.keys() for volume in pod.get("volumes", [])), one.name
 
