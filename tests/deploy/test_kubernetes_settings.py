@@ -13,6 +13,7 @@ from services.uploader.settings import UploaderSettings
 from services.uploader.topics import TopicPlan
 from shared.kafka import KafkaSettings
 from tests.harness import manifests
+from tests.harness.commands import Commands
 from tests.harness.deployments import (
     Objects,
     Source,
@@ -25,6 +26,7 @@ from tests.harness.deployments import (
     settings_of,
 )
 from tests.harness.manifests import Json, named, of_kind, workload, workloads
+from tests.harness.processes import Processes
 
 MIB = 1024 * 1024
 AWS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE"}
@@ -83,6 +85,26 @@ def test_production_and_jobs_have_an_image_with_a_fixed_tag(source: Source) -> N
         name, _, tag = one.container["image"].rpartition(":")
         assert name, one.name
         assert tag not in ("", "latest"), one.name
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "final"),
+    [
+        ("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1", False),  # nobody there yet: dev's broker starts beside the Job
+        ("KAFKA_MIN_INSYNC", "none", True),
+    ],
+)
+def test_the_topics_job_tries_again_until_kafka_is_there(
+    processes: Processes, variable: str, value: str, final: bool
+) -> None:
+    """What passes by itself is tried again, for half an hour and longer; a bad setting fails the Job at once."""
+    job = workload(manifests.written("dev"), "spillway-topics")
+    ran = Commands(processes, {variable: value}).run(*job.container["args"])
+    fails = [rule["onExitCodes"]["values"] for rule in job.spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
+    assert ran.code != 0
+    assert (ran.code in fails[0]) is final, ran
+    waits_s = [min(10 * 2**tried, 360) for tried in range(job.spec["backoffLimit"])]  # 10, 20, … 320, 360, 360, …
+    assert sum(waits_s) >= 30 * 60
 
 
 # -- the numbers
