@@ -97,8 +97,8 @@ def test_a_restricted_namespace_takes_it(path: Path) -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    assert container["resources"]["requests"].keys() == {"cpu", "memory"}
-    assert "memory" in container["resources"]["limits"]
+    assert container["resources"]["requests"].keys() == {"cpu", "memory", "ephemeral-storage"}
+    assert container["resources"]["limits"].keys() == {"cpu", "memory", "ephemeral-storage"}
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
     assert all("emptyDir" in volume for volume in pod.get("volumes", []))
 

@@ -43,18 +43,45 @@ def combinations() -> list[tuple[str, tuple[str, ...]]]:
 
 
 @functools.cache
-def built(overlay: str, components: tuple[str, ...] = ()) -> tuple[Json, ...]:
-    """The objects of an overlay with components, as `kubectl apply -k` would send them."""
+def built(
+    overlay: str,
+    components: tuple[str, ...] = (),
+    *,
+    namespace: str | None = None,
+    label: tuple[str, str] | None = None,
+) -> tuple[Json, ...]:
+    """The objects of an overlay with components, as `kubectl apply -k` would send them.
+
+    Args:
+        overlay: a directory of `overlays`.
+        components: those of `components`, in this order.
+        namespace: another than the manifests' own, as the page says how.
+        label: one more, of every object and every pod.
+
+    """
     with tempfile.TemporaryDirectory() as directory:
         base = os.path.relpath(KUBERNETES, Path(directory).resolve())  # kustomize refuses an absolute path
-        kustomization = {
+        kustomization: Json = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
             "resources": [f"{base}/overlays/{overlay}"],
             "components": [f"{base}/components/{component}" for component in components],
         }
+        if namespace:
+            kustomization["namespace"] = namespace
+        if label:
+            kustomization["labels"] = [{"pairs": dict([label]), "includeTemplates": True}]
         (Path(directory) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), "utf-8")
         return build(Path(directory))
+
+
+def component(name: str) -> list[Json]:
+    """The objects of a component, as they stand in its files."""
+    found: list[Json] = []
+    for path in sorted((KUBERNETES / "components" / name).glob("*.yaml")):
+        if path.name != "kustomization.yaml":
+            found += yaml.safe_load_all(path.read_text("utf-8"))
+    return found
 
 
 def build(directory: Path) -> tuple[Json, ...]:
