@@ -46,8 +46,11 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
 @pytest.fixture
 def whole(stack: Stack) -> Stack:
     """The stack as `docker compose up --wait --build` makes it, with as many uploaders as the file says."""
-    if not stack.healthy(_LASTING):
+    if not stack.was_up:
         stack.up("--build")
+    elif not stack.healthy(_LASTING):
+        stack.compose("up", "--detach")  # `--wait` would give up at once on what is unhealthy still, after a kill
+        until(lambda: stack.healthy(_LASTING), "a whole stack", deadline_s=2 * HEALED_S, every_s=1)
     return stack
 
 

@@ -82,6 +82,7 @@ class Stack:
         self.http_port = free_port()
         self.s3_port = free_port()
         self.uploader_ports = free_range(UPLOADERS_MAX)
+        self.was_up = False
         self._environment = {
             "SPILLWAY_TAG": self.project,
             "SPILLWAY_HTTP_PORT": str(self.http_port),
@@ -111,6 +112,7 @@ class Stack:
             self.compose("up", "--wait", *options, deadline_s=UP_DEADLINE_S)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
+        self.was_up = True
 
     def healthy(self, expected: Mapping[str, int]) -> bool:
         """Whether so many containers of each service run, are healthy, and no others do."""
