@@ -11,6 +11,7 @@ import hashlib
 import logging
 import ssl
 from dataclasses import dataclass
+from typing import Self
 
 from pydantic import SecretStr
 
@@ -92,7 +93,7 @@ class RenewedContext(ssl.SSLContext):
     _in_force: ssl.SSLContext
     _refused: str | None  # why the files as they are now cannot be used; None where they are in force
 
-    def __new__(cls, files: CertificateFiles) -> "RenewedContext":
+    def __new__(cls, files: CertificateFiles) -> Self:
         """Make the empty shell; a context takes its protocol here."""
         context = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
         context._files = files

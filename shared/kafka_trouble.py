@@ -64,9 +64,22 @@ _REFUSALS: Mapping[type[KafkaError], str] = {
 }
 
 
-def explain(error: BaseException) -> str:
-    """The error in words; its own where we know none better. What caused it is looked at too."""
-    return known(error) or str(error) or type(error).__name__
+def explain(error: BaseException, protocol: str | None = None) -> str:
+    """The error in words; its own where we know none better. What caused it is looked at too.
+
+    Args:
+        error: what a client of Kafka raised.
+        protocol: KAFKA_SECURITY_PROTOCOL, to be named where the broker hung up on a new connection.
+
+    """
+    words = known(error)
+    if words is not None:
+        return words
+    own = str(error.args[0] if isinstance(error, KafkaConnectionError) and error.args else error)
+    own = own or type(error).__name__
+    if protocol is not None and any(isinstance(cause, EOFError | ConnectionResetError) for cause in _chain(error)):
+        return f"{own}: it hangs up; look at KAFKA_SECURITY_PROTOCOL={protocol} and at the port"
+    return own
 
 
 def known(error: BaseException) -> str | None:
@@ -133,24 +146,19 @@ async def in_words(options: Mapping[str, Any]) -> AsyncIterator[None]:
 
 
 async def _asked(options: Mapping[str, Any]) -> str | None:
-    """What is wrong with one broker of the list, asked anew; None where it answers, or says what has no better words."""
+    """What is wrong with a broker of the list, asked anew; None where it answers, or we know no better words."""
     security = {name: value for name, value in options.items() if name != "bootstrap_servers"}
     try:
         async with asyncio.timeout(_ASK_TIMEOUT_S):
             for host, port, _ in collect_hosts(options["bootstrap_servers"]):
                 try:
                     await _ask(host, port, security)
+                except TimeoutError:
+                    return None
                 except (KafkaError, OSError) as error:
-                    words = known(error)
-                    if words is not None:
-                        return words
-                    if any(isinstance(cause, EOFError | ConnectionResetError) for cause in _chain(error)):
-                        return (
-                            f"{host}:{port} hangs up: look at KAFKA_SECURITY_PROTOCOL={options['security_protocol']} "
-                            "and at the port"
-                        )
+                    return explain(error, options["security_protocol"])
     except TimeoutError:
-        pass
+        return None
     return None
 
 

@@ -2,11 +2,11 @@
 
 Owns what is patched into aiokafka's connections, by `install`. Three things are missing there:
 - A broker that refuses an OAUTHBEARER token answers with a challenge. aiokafka takes that for a welcome, misreads the
-  next answer and asks for metadata in a loop without a pause. Here the challenge is answered as RFC 7628 §3.2.3 says, and
-  the broker then tells of the failure.
-- Where sessions end (`connections.max.reauth.ms`, or the life of a token) a broker hangs up on a connection that has not
-  authenticated again by then (KIP-368), in the middle of a produce whose outcome is then unknown. Here a connection does
-  so in time, between two requests.
+  next answer and asks for metadata in a loop without a pause. Here the challenge is answered as RFC 7628 §3.2.3 says,
+  and the broker then tells of the failure.
+- Where sessions end (`connections.max.reauth.ms`, or the life of a token) a broker hangs up on a connection that has
+  not authenticated again by then (KIP-368), in the middle of a produce whose outcome is then unknown. Here a connection
+  does so in time, between two requests.
 - Tokens are read anew from their file each time, as Kubernetes projects them.
 A test fails if a release of aiokafka moves what is patched.
 """
@@ -34,7 +34,7 @@ _PAUSE_S = 1.2
 
 
 class TokenFileError(KafkaConnectionError):  # type: ignore[misc] # aiokafka is not typed
-    """The token's file cannot be used; the message names the variable. An error of Kafka's, which its clients expect."""
+    """The token's file cannot be used; the message names the variable. An error of a kind that aiokafka expects."""
 
 
 class TokenFile(AbstractTokenProvider):  # type: ignore[misc] # aiokafka is not typed
@@ -72,7 +72,7 @@ class TokenFile(AbstractTokenProvider):  # type: ignore[misc] # aiokafka is not 
 
 
 class _Bearer:
-    """The OAUTHBEARER exchange: the token, and where the broker has something against it, the word that lets it say so."""
+    """The OAUTHBEARER exchange: the token, and where the broker objects, the byte that lets it say so."""
 
     def __init__(self, provider: AbstractTokenProvider) -> None:
         self._provider = provider
@@ -134,6 +134,7 @@ class SessionConnection(AIOKafkaConnection):  # type: ignore[misc] # aiokafka is
             return
         try:
             await self._do_sasl_handshake()
+            logger.debug("authenticated again", extra={"broker": f"{self.host}:{self.port}"})
         except (KafkaError, OSError, TimeoutError) as error:
             logger.warning("the broker ends the session", extra={"cause": str(error) or type(error).__name__})
             self.close(reason=CloseReason.AUTH_FAILURE, exc=error)

@@ -281,7 +281,8 @@ class KafkaLink:
         logger.info("Kafka answers", extra={"brokers": self._address, "topic": self._settings.kafka_topic})
 
     def _unreachable(self, error: BaseException) -> None:
-        told = reason = f"no broker answers at {self._address} ({explain(error)})"
+        protocol = self._settings.kafka_security_protocol
+        told = reason = f"no broker answers at {self._address} ({explain(error, protocol)})"
         words = known(error)
         if words is not None:  # certificates, credentials, grants: the operator's business alone
             told = f"Kafka at {self._address} does not serve this ingest; its /readyz says why"

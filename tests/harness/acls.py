@@ -37,7 +37,7 @@ Grant = tuple[str, Kind, str, Operation]
 
 
 def needed(topic: Topic) -> list[Grant]:
-    """All that the tiers and the operator's commands need, each as a user of its own; docs/security.md has the table."""
+    """All that the tiers and the operator's commands need, each a user of its own; docs/security.md shows it."""
     asked = (Operation.Describe, Operation.DescribeConfigs)
     rows: list[tuple[str, Kind, str, tuple[Operation, ...]]] = [
         ("ingest", Kind.TOPIC, topic.name, (Operation.Write, *asked)),

@@ -1,9 +1,9 @@
-"""Certificates of a test's own: authorities made on the spot, short lives, and files that are renewed as a cluster does.
+"""Certificates of a test's own: authorities made on the spot, short lives, and files renewed as a cluster does it.
 
 Owns the making of keys and certificates. Elliptic curves: an RSA key takes longer than the rest of a test's set-up.
 """
 
-import datetime
+import datetime as dt
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,15 +117,15 @@ class Authority:
 def _builder(
     subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, from_s: float, life_s: float
 ) -> x509.CertificateBuilder:
-    begin = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=from_s)
+    begin = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=from_s)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(begin - datetime.timedelta(minutes=1))
-        .not_valid_after(begin + datetime.timedelta(seconds=life_s))
+        .not_valid_before(begin - dt.timedelta(minutes=1))
+        .not_valid_after(begin + dt.timedelta(seconds=life_s))
     )
 
 

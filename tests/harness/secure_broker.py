@@ -1,6 +1,7 @@
 """A real broker with a listener for each way to be secure, and ACLs: nobody may do anything that was not granted.
 
-Owns its certificates and its users. The plain listener is for the harness alone: its client is the cluster's super user.
+Owns its certificates and its users. The plain listener is for the harness alone: whoever comes that way
+is the cluster's super user.
 """
 
 import base64
@@ -15,6 +16,8 @@ from tests.harness.certificates import Authority, Pair
 from tests.harness.processes import free_port
 
 SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
+SESSION_MS = 3000
+"""After how long BARE hangs up on who came with SCRAM-SHA-512 and has not authenticated again."""
 USERS = ("ingest", "uploader", "operator")
 _SECURITY = "org.apache.kafka.common.security"
 _MAPPED = {"TLS": "SSL", "MTLS": "SSL", "SASL": "SASL_SSL", "OAUTH": "SASL_SSL", "BARE": "SASL_PLAINTEXT"}
@@ -26,8 +29,11 @@ def password(user: str) -> str:
 
 
 class SecureBroker:
-    """One broker. Listeners: TLS, MTLS (a client certificate is a must), SASL (TLS with PLAIN or SCRAM), OAUTH (TLS with
-    OAUTHBEARER), BARE (PLAIN or SCRAM without TLS). A certificate's common name and a token's `sub` are the user.
+    """One broker.
+
+    Listeners: TLS (whoever comes that way is the super user, too), MTLS (a client certificate is a must), SASL (TLS with
+    PLAIN or SCRAM), OAUTH (TLS with OAUTHBEARER), BARE (PLAIN or SCRAM without TLS). A certificate's common name and a
+    token's `sub` are the user.
 
     Args:
         directory: gets everything.
@@ -120,6 +126,7 @@ class SecureBroker:
                 f"{_SECURITY}.oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler"
             ),
         }
+        found["listener.name.bare.scram-sha-512.connections.max.reauth.ms"] = str(SESSION_MS)
         for listener in ("sasl", "bare"):
             found[f"listener.name.{listener}.sasl.enabled.mechanisms"] = ",".join(("PLAIN", *SCRAM))
             found[f"listener.name.{listener}.plain.sasl.jaas.config"] = plain_login

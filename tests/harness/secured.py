@@ -6,13 +6,13 @@ Owns what goes through. The tiers are users of their own, `ingest`, `uploader` a
 from collections.abc import Callable, Mapping
 
 from tests.harness.broker import Topic
-from tests.harness.commands import Commands
+from tests.harness.commands import Commands, Ran
 from tests.harness.load import payloads, post_at_once
 from tests.harness.oracle import Answers, judge, missing
 from tests.harness.processes import Processes
 from tests.harness.s3_client import Bucket
 from tests.harness.secure_broker import SecureBroker
-from tests.harness.tiers import IngestTier, Tier, start_ingest, start_uploader
+from tests.harness.tiers import START_DEADLINE_S, IngestTier, Tier, start_ingest, start_uploader
 from tests.harness.waiting import until
 
 Variables = Callable[[str], Mapping[str, str]]
@@ -61,20 +61,36 @@ class Secured:
         assert verdict.stored > 0
 
     def goes_through(self, variables: Variables) -> None:
-        """Both tiers and the three commands that ask, each as its user: what is posted is stored, what is asked is said."""
+        """Both tiers and three commands that ask, each as its user: what is posted is stored, what is asked is said."""
         ingest, uploader = self.ingest(variables("ingest")), self.uploader(variables("uploader"))
         ingest.wait_ready()
         uploader.wait_ready()
         self.post(ingest)
         assert dict(self.answers.statuses) == {200: 4}
         self.all_stored()
-        commands = self.commands(variables("operator"))
-        checked = commands.run("topics", "--partitions", str(self.topic.partitions))
-        # its own differences from the contract are not this test's: that it could ask is
-        assert checked.err.startswith("") and "KAFKA_" not in checked.err, str(checked)
-        lag = commands.run("lag", "--output", "json", "--sample", "0.2")
-        assert lag.code == 0, str(lag)
-        letters = commands.run("dead-letters", "list", "--output", "json")
-        assert letters.code == 0, str(letters)
+        for ran in self._asks(variables("operator")):
+            assert ran.code == 0, str(ran)
         for tier in (ingest, uploader):
             assert tier.process.terminate() == 0, tier.process.tail()
+
+    def commands_say(self, variables: Mapping[str, str], words: str) -> None:
+        """The three commands that ask fail with one line that has these words."""
+        for ran in self._asks(variables):
+            assert ran.code != 0
+            assert words in ran.err, str(ran)
+            assert "Traceback" not in ran.err, str(ran)
+
+    def _asks(self, variables: Mapping[str, str]) -> list[Ran]:
+        commands = self.commands(variables)
+        return [
+            commands.run("topics", "--partitions", str(self.topic.partitions)),
+            commands.run("lag", "--output", "json", "--sample", "0.2"),
+            commands.run("dead-letters", "list", "--output", "json"),
+        ]
+
+
+def says(tier: Tier, words: str, condition: str = "kafka") -> None:
+    """Wait until `/readyz` and the log of a tier have these words."""
+    until(lambda: words in tier.reasons().get(condition, ""), f"{words!r} in /readyz", deadline_s=START_DEADLINE_S)
+    until(lambda: words in tier.process.output(), f"{words!r} in the log", deadline_s=10)
+    assert "Traceback" not in tier.process.output(), tier.process.tail()
