@@ -31,7 +31,7 @@ def password(user: str) -> str:
 class SecureBroker:
     """One broker.
 
-    Listeners: TLS (whoever comes that way is the super user, too), MTLS (a client certificate is a must), SASL (TLS with
+    Listeners: TLS (whoever comes so is the super user, too), MTLS (a client certificate is a must), SASL (TLS with
     PLAIN or SCRAM), OAUTH (TLS with OAUTHBEARER), BARE (PLAIN or SCRAM without TLS). A certificate's common name and a
     token's `sub` are the user.
 

@@ -44,3 +44,13 @@ def make_secured(s3: "EmbeddedS3", bucket_name: str, processes: Processes) -> It
 
     yield make
     bucket.close()
+
+
+@pytest.fixture
+def own_secure_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
+    """A secure broker of the test's own, to be stopped and given other certificates. Not started yet."""
+    broker = SecureBroker(tmp_path_factory.mktemp("own-secure-kafka"))
+    try:
+        yield broker
+    finally:
+        broker.kafka.stop()

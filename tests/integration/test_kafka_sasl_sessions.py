@@ -48,15 +48,19 @@ def tokens(tmp_path: Path, secure_broker: SecureBroker) -> Tokens:
     return Tokens(tmp_path, secure_broker)
 
 
-def _renewing(secured: Secured, ingest: IngestTier, uploader: Tier, each: Callable[[], None]) -> None:
-    """Post until both have renewed often enough: each collection is acknowledged, and no session of ours has broken."""
+def _renewing(secured: Secured, ingest: IngestTier, uploader: Tier, each: Callable[[bool], None]) -> None:
+    """Post until both have renewed often enough: each collection is acknowledged, and no session of ours has broken.
+
+    `each` is called before each post, and with True at the end.
+    """
 
     def renewed() -> bool:
-        each()
+        each(False)
         secured.post(ingest, 1)
         return all(tier.process.output().count(AGAIN) >= SESSIONS for tier in (ingest, uploader))
 
-    until(renewed, "renewed sessions of both tiers", deadline_s=60)
+    until(renewed, "renewed sessions of both tiers", deadline_s=60, every_s=0.5)
+    each(True)
     assert set(secured.answers.statuses) == {200}
     secured.all_stored()
     assert ingest.metric("spillway_ingest_producer_restarts_total") == 0
@@ -75,7 +79,7 @@ def test_sessions_that_the_broker_ends(secure_broker: SecureBroker, make_secured
     )
     ingest.wait_ready()
     uploader.wait_ready()
-    _renewing(secured, ingest, uploader, lambda: None)
+    _renewing(secured, ingest, uploader, lambda _over: None)
 
 
 def test_tokens_that_live_for_seconds(secure_broker: SecureBroker, make_secured: MakeSecured, tokens: Tokens) -> None:
@@ -86,7 +90,7 @@ def test_tokens_that_live_for_seconds(secure_broker: SecureBroker, make_secured:
     ingest, uploader = secured.ingest(tokens.variables("ingest")), secured.uploader(tokens.variables("uploader"))
     ingest.wait_ready()
     uploader.wait_ready()
-    _renewing(secured, ingest, uploader, lambda: tokens.write(*users, life_s=4))
+    _renewing(secured, ingest, uploader, lambda over: tokens.write(*users, life_s=3600 if over else 4))
 
 
 def test_both_tiers_and_the_commands(secure_broker: SecureBroker, make_secured: MakeSecured, tokens: Tokens) -> None:
