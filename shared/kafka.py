@@ -81,12 +81,12 @@ class KafkaSettings(EnvironmentSettings):
                 raise ValueError("KAFKA_SASL_MECHANISM=OAUTHBEARER needs KAFKA_SECURITY_PROTOCOL=SASL_SSL")
         elif protocol.startswith("SASL") and not (self.kafka_sasl_username and self.kafka_sasl_password):
             raise ValueError(f"KAFKA_SECURITY_PROTOCOL={protocol} needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
+        if bool(self.kafka_ssl_certfile) != bool(self.kafka_ssl_keyfile):
+            raise ValueError("KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE go together: set both or neither")
         if not protocol.endswith("SSL") and (self.kafka_ssl_cafile or self.kafka_ssl_certfile):
             raise ValueError(
                 f"KAFKA_SSL_CAFILE or KAFKA_SSL_CERTFILE is set, and KAFKA_SECURITY_PROTOCOL={protocol} uses no TLS"
             )
-        if bool(self.kafka_ssl_certfile) != bool(self.kafka_ssl_keyfile):
-            raise ValueError("KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE go together: set both or neither")
         if self.kafka_topic == self.kafka_dead_topic:
             raise ValueError("KAFKA_DEAD_TOPIC must differ from KAFKA_TOPIC")
         return self
