@@ -2,8 +2,8 @@
 
 Owns what is patched into aiokafka's connections, by `install`. Three things are missing there:
 - A broker that refuses an OAUTHBEARER token answers with a challenge. aiokafka takes that for a welcome, misreads the
-  next answer and asks for metadata in a loop without a pause. Here the challenge is answered as RFC 7628 §3.2.3 says,
-  and the broker then tells of the failure.
+  next answer, starts without an error and knows no broker from then on. Here the challenge is answered as RFC 7628
+  §3.2.3 says, and the broker then tells of the failure.
 - Where sessions end (`connections.max.reauth.ms`, or the life of a token) a broker hangs up on a connection that has
   not authenticated again by then (KIP-368), in the middle of a produce whose outcome is then unknown. Here a connection
   does so in time, between two requests.
