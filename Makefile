@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
 BIN := $(VENV)/bin
+AUDIT := .venv-audit
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults fuzz lint format bench lock clean
+.PHONY: help run test faults fuzz lint format bench audit sbom lock clean
 
 help: ## these lines
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -49,6 +50,20 @@ bench: $(STAMP) ## what the pure core costs a payload, hostile clients, a replay
 	@echo "==> puts in flight against 150 ms of latency (about five minutes)"
 	@$(BIN)/python -m bench.in_flight
 
+$(AUDIT)/.installed-from-lock: audit.lock
+	@echo "==> installing the tools of audit and sbom into $(AUDIT)"
+	@$(PYTHON) -m venv $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement audit.lock
+	@touch $@
+
+audit: $(AUDIT)/.installed-from-lock ## known vulnerabilities of what the lock pins (asks a public service; not in CI)
+	@$(AUDIT)/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip $(ARGS)
+
+sbom: $(STAMP) $(AUDIT)/.installed-from-lock ## what .venv holds, as a CycloneDX file; the same twice for the same lock
+	@$(AUDIT)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.cdx.json \
+		$(BIN)/python
+	@echo "sbom.cdx.json"
+
 COMPILE := uv pip compile --generate-hashes --universal --python-version 3.11 --no-emit-index-url --custom-compile-command "make lock"
 PART := $(COMPILE) --quiet --no-annotate --constraint requirements.lock
 
@@ -57,6 +72,7 @@ lock: ## pin the newest versions that pyproject.toml allows (needs uv)
 	$(PART) pyproject.toml --extra ingest --output-file services/ingest/requirements.lock
 	$(PART) pyproject.toml --extra uploader --output-file services/uploader/requirements.lock
 	echo setuptools | $(PART) - --output-file deploy/images/build.lock
+	$(COMPILE) --group audit --upgrade --output-file audit.lock
 
 clean: ## forget everything that was built or stored here
-	rm -rf $(VENV) .run .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) $(AUDIT) sbom.cdx.json .run .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

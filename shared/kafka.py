@@ -1,21 +1,23 @@
 """Kafka settings and what both clients make of them: connection options, and the facts of a topic that we rely on.
 
-Owns the KAFKA_* variables. Builds no client that lives on; the tiers do that in their `__main__`.
+Owns the KAFKA_* variables. Builds no client that lives on; the tiers do that in their `__main__`. How certificates are
+renewed is `certificates`' matter, how we authenticate `sasl`'s, what is said of failures `kafka_trouble`'s.
 """
 
 import asyncio
-import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import aiokafka
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, ProducerClosed
+from aiokafka.errors import KafkaError, ProducerClosed, TopicAuthorizationFailedError
 from aiokafka.protocol.metadata import MetadataRequest
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 
+from shared import sasl
+from shared.certificates import CertificateFiles, RenewedContext
 from shared.settings import EnvironmentSettings
 
 REQUEST_TIMEOUT_S = 8.0
@@ -43,15 +45,22 @@ class KafkaSettings(EnvironmentSettings):
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         default="PLAINTEXT", description="How to talk to the brokers"
     )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
         default="PLAIN", description="SASL mechanism"
     )
     kafka_sasl_username: str | None = Field(default=None, description="SASL user")
     kafka_sasl_password: SecretStr | None = Field(default=None, description="SASL password")
-    kafka_ssl_cafile: str | None = Field(default=None, description="CA bundle of the brokers, PEM")
+    kafka_sasl_token_file: str | None = Field(
+        default=None, description="File with the token for OAUTHBEARER, read for each authentication"
+    )
+    kafka_ssl_cafile: str | None = Field(
+        default=None, description="CA bundle of the brokers, PEM; this and the next two: read anew when they change"
+    )
     kafka_ssl_certfile: str | None = Field(default=None, description="Client certificate, PEM")
     kafka_ssl_keyfile: str | None = Field(default=None, description="Client key, PEM")
     kafka_ssl_key_password: SecretStr | None = Field(default=None, description="Password of the client key")
+
+    _tls: RenewedContext | None = PrivateAttr(default=None)  # of all clients; made when the first one asks
 
     @field_validator("kafka_bootstrap_servers")
     @classmethod
@@ -64,15 +73,20 @@ class KafkaSettings(EnvironmentSettings):
 
     @model_validator(mode="after")
     def _complete(self) -> "KafkaSettings":
-        if self.kafka_security_protocol.startswith("SASL") and not (
-            self.kafka_sasl_username and self.kafka_sasl_password
-        ):
-            raise ValueError(
-                f"KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol} needs "
-                "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
-            )
+        protocol = self.kafka_security_protocol
+        if protocol.startswith("SASL") and self.kafka_sasl_mechanism == "OAUTHBEARER":
+            if not self.kafka_sasl_token_file:
+                raise ValueError("KAFKA_SASL_MECHANISM=OAUTHBEARER needs KAFKA_SASL_TOKEN_FILE")
+            if protocol != "SASL_SSL":  # RFC 6750 §5.3: who hears a token has it
+                raise ValueError("KAFKA_SASL_MECHANISM=OAUTHBEARER needs KAFKA_SECURITY_PROTOCOL=SASL_SSL")
+        elif protocol.startswith("SASL") and not (self.kafka_sasl_username and self.kafka_sasl_password):
+            raise ValueError(f"KAFKA_SECURITY_PROTOCOL={protocol} needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
         if bool(self.kafka_ssl_certfile) != bool(self.kafka_ssl_keyfile):
             raise ValueError("KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE go together: set both or neither")
+        if not protocol.endswith("SSL") and (self.kafka_ssl_cafile or self.kafka_ssl_certfile):
+            raise ValueError(
+                f"KAFKA_SSL_CAFILE or KAFKA_SSL_CERTFILE is set, and KAFKA_SECURITY_PROTOCOL={protocol} uses no TLS"
+            )
         if self.kafka_topic == self.kafka_dead_topic:
             raise ValueError("KAFKA_DEAD_TOPIC must differ from KAFKA_TOPIC")
         return self
@@ -81,8 +95,10 @@ class KafkaSettings(EnvironmentSettings):
 def connection_options(settings: KafkaSettings) -> dict[str, Any]:
     """The options that every aiokafka client of ours takes: addresses and security.
 
+    All clients of one process share its TLS context, which looks at the files itself: no call but the first reads them.
+
     Raises:
-        ValueError: a certificate file cannot be read; the message names the variable.
+        ValueError: a file of certificates or the token's cannot be used; the message names the variable.
 
     """
     options: dict[str, Any] = {
@@ -90,32 +106,45 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
         "security_protocol": settings.kafka_security_protocol,
     }
     if settings.kafka_security_protocol.endswith("SSL"):
-        options["ssl_context"] = _ssl_context(settings)
+        options["ssl_context"] = _tls(settings)
     if settings.kafka_security_protocol.startswith("SASL"):
-        password = settings.kafka_sasl_password
+        sasl.install()
         options["sasl_mechanism"] = settings.kafka_sasl_mechanism
-        options["sasl_plain_username"] = settings.kafka_sasl_username
-        options["sasl_plain_password"] = password.get_secret_value() if password else None
+        if settings.kafka_sasl_mechanism == "OAUTHBEARER" and settings.kafka_sasl_token_file:
+            options["sasl_oauth_token_provider"] = sasl.TokenFile(settings.kafka_sasl_token_file)
+        else:
+            password = settings.kafka_sasl_password
+            options["sasl_plain_username"] = settings.kafka_sasl_username
+            options["sasl_plain_password"] = password.get_secret_value() if password else None
     return options
 
 
-def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile)
-    except OSError as error:
-        raise ValueError(f"KAFKA_SSL_CAFILE: {error} ({settings.kafka_ssl_cafile})") from error
-    if settings.kafka_ssl_certfile and settings.kafka_ssl_keyfile:
-        password = settings.kafka_ssl_key_password
+def check_files(settings: KafkaSettings) -> None:
+    """Look once whether all files that the settings name can be used; for the start of a process.
+
+    Raises:
+        ValueError: one cannot; the message names the variable.
+
+    """
+    provider = connection_options(settings).get("sasl_oauth_token_provider")
+    if isinstance(provider, sasl.TokenFile):
         try:
-            context.load_cert_chain(
+            provider.read()
+        except sasl.TokenFileError as error:
+            raise ValueError(error.args[0]) from error
+
+
+def _tls(settings: KafkaSettings) -> RenewedContext:
+    if settings._tls is None:  # noqa: SLF001 - ours
+        settings._tls = RenewedContext(  # noqa: SLF001
+            CertificateFiles(
+                settings.kafka_ssl_cafile,
                 settings.kafka_ssl_certfile,
                 settings.kafka_ssl_keyfile,
-                # "" and not None: OpenSSL would ask on the terminal for the password of an encrypted key
-                password.get_secret_value() if password else "",
+                settings.kafka_ssl_key_password,
             )
-        except OSError as error:
-            raise ValueError(f"KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE: {error}") from error
-    return context
+        )
+    return settings._tls  # noqa: SLF001
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +174,17 @@ class AdminClient(AIOKafkaAdminClient):  # type: ignore[misc] # aiokafka is not 
     """
 
     async def describe_topics(self, topics: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """The metadata of those topics that exist; of all with None."""
+        """The metadata of those topics that exist; of all with None.
+
+        Raises:
+            KafkaError: the broker could not be asked, or does not let us.
+
+        """
         wanted = None if topics is None else list(topics)
         answer = await self._send_request(MetadataRequest(wanted, allow_auto_topic_creation=False))
         found: list[dict[str, Any]] = answer.to_object()["topics"]
+        for topic in found if wanted is not None else ():
+            _refuse_forbidden(topic)
         return [topic for topic in found if not topic["error_code"] or topic["partitions"]]
 
 
@@ -167,6 +203,8 @@ async def topic_facts(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[
 
     """
     described = await admin.describe_topics(list(names))
+    for topic in described:
+        _refuse_forbidden(topic)
     found = {topic["topic"]: topic["partitions"] for topic in described if topic["error_code"] == 0}
     facts = {name: TopicFacts(name, exists=False) for name in names}
     if not found:
@@ -189,6 +227,12 @@ async def topic_facts(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[
                 replicas=min((len(partition["replicas"]) for partition in found[name]), default=0),
             )
     return facts
+
+
+def _refuse_forbidden(topic: Mapping[str, Any]) -> None:
+    """A topic that we may not see has no partitions either, but `topics` would not help."""
+    if topic["error_code"] == TopicAuthorizationFailedError.errno:
+        raise TopicAuthorizationFailedError(topic["topic"])
 
 
 def once_only(producer: aiokafka.AIOKafkaProducer) -> aiokafka.AIOKafkaProducer:

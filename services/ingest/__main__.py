@@ -37,7 +37,7 @@ from services.ingest.settings import IngestSettings
 from services.ingest.tokens import InvalidTokensError
 from services.ingest.tokens_file import TokensFile
 from services.ingest.writers import Writers
-from shared.kafka import connection_options
+from shared.kafka import check_files, connection_options
 from shared.ops import Readiness, listen, serve_ops
 from shared.settings import load, stop
 from shared.telemetry import IngestMetrics, configure_logging
@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     configure_logging(settings.log_level)
     _give_large_blocks_back()
     try:
+        check_files(settings)
         options = connection_options(settings)
         ops = listen(settings.ingest_ops_host, settings.ingest_ops_port, "INGEST_OPS_PORT")
         api = listen(settings.ingest_host, settings.ingest_port, "INGEST_PORT")

@@ -24,6 +24,7 @@ from services.ingest.brokers import Address, Answer, Brokers, Connect
 from services.ingest.problems import Code, Problem, retry_after
 from services.ingest.settings import IngestSettings
 from shared.kafka import TopicFacts, once_only, stop_producer, topic_facts
+from shared.kafka_trouble import explain, known
 from shared.ops import Readiness
 from shared.telemetry import IngestMetrics
 
@@ -81,6 +82,7 @@ class KafkaLink:
         self._wanted = asyncio.Event()  # set by what cannot wait for the next tick
         self._well_at = time.monotonic()  # when there was last nothing to refuse for
         self._kafka_refusal: Problem | None = _starting(self._address)
+        self._said: str | None = None  # why Kafka cannot be reached, as the log has it
         self._topic_refusal: Problem | None = None
         self._broken: str | None = None  # why the producer must go
 
@@ -274,15 +276,21 @@ class KafkaLink:
             self._readiness.fail(TOPIC, refusal.detail)
 
     def _reached(self) -> None:
-        self._kafka_refusal = None
+        self._kafka_refusal = self._said = None
         self._readiness.hold(KAFKA)
         logger.info("Kafka answers", extra={"brokers": self._address, "topic": self._settings.kafka_topic})
 
     def _unreachable(self, error: BaseException) -> None:
-        reason = f"no broker answers at {self._address} ({str(error) or type(error).__name__})"
-        if self._kafka_refusal is None or self._kafka_refusal.detail != reason:
+        protocol = self._settings.kafka_security_protocol
+        told = reason = f"no broker answers at {self._address} ({explain(error, protocol)})"
+        words = known(error)
+        if words is not None:  # certificates, credentials, grants: the operator's business alone
+            told = f"Kafka at {self._address} does not serve this ingest; its /readyz says why"
+            reason = f"Kafka at {self._address} does not serve us: {words}"
+        if self._said != reason:
             logger.warning(reason, extra={"brokers": self._address})
-        self._kafka_refusal = Problem(Code.KAFKA_UNAVAILABLE, reason)
+        self._said = reason
+        self._kafka_refusal = Problem(Code.KAFKA_UNAVAILABLE, told)
         self._readiness.fail(KAFKA, reason)
 
     async def _close(self) -> None:

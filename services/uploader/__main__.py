@@ -43,7 +43,8 @@ from services.uploader.store.options import StoreOptions
 from services.uploader.topic_view import TopicView
 from services.uploader.topics import TopicPlan, ensure_topics
 from services.uploader.upload_limit import UploadLimit
-from shared.kafka import KafkaSettings, connection_options
+from shared.kafka import KafkaSettings, check_files
+from shared.kafka_trouble import explain
 from shared.ops import Readiness, listen, serve_ops
 from shared.settings import EXIT_CONFIGURATION, load, stop
 from shared.telemetry import UploaderMetrics, configure_logging
@@ -110,7 +111,7 @@ def _job(
 
 def _checked(settings: KafkaSettings) -> None:
     try:
-        connection_options(settings)
+        check_files(settings)
     except ValueError as error:
         stop(str(error), EXIT_CONFIGURATION)
 
@@ -119,7 +120,7 @@ async def _topics(settings: KafkaSettings, plan: TopicPlan) -> None:
     try:
         topic, differing = await ensure_topics(settings, plan)
     except (KafkaError, TimeoutError) as error:
-        stop(f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}: {error or type(error).__name__}")
+        stop(f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}: {explain(error)}")
     if differing:
         stop("; ".join(differing))
     print(  # noqa: T201 - the command's answer

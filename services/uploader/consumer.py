@@ -29,6 +29,7 @@ from services.uploader.settings import UploaderSettings
 from services.uploader.topic_view import TopicView, commit_note
 from services.uploader.watch import TopicRemadeError, Watch, WedgedClientError
 from shared.kafka import connection_options
+from shared.kafka_trouble import explain, in_words
 from shared.ops import Readiness
 from shared.telemetry import UploaderMetrics
 
@@ -141,21 +142,23 @@ class GroupConsumer:
         if isinstance(cause, TopicRemadeError):
             log.warning("the session ends", extra={"cause": str(cause)})  # the next one counts it
             return
-        self._readiness.fail("kafka", f"KAFKA_BOOTSTRAP_SERVERS={brokers}: {type(cause).__name__}: {cause}")
+        words = f"{type(cause).__name__}: {explain(cause)}"
+        self._readiness.fail("kafka", f"KAFKA_BOOTSTRAP_SERVERS={brokers}: {words}")
         expected = isinstance(cause, KafkaError | TimeoutError | WedgedClientError)
         log.log(
             logging.WARNING if expected else logging.ERROR,
             "the Kafka consumer failed; making a new one",
-            extra={"cause": f"{type(cause).__name__}: {cause}", "brokers": brokers},
+            extra={"cause": words, "brokers": brokers},
             exc_info=None if expected else cause,
         )
 
     async def _session(self) -> None:
         client, view = self._new_client(), self._new_view()
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
+            options = connection_options(self._settings)
+            async with in_words(options), asyncio.timeout(START_TIMEOUT_S):
                 await client.start()
-            async with asyncio.timeout(START_TIMEOUT_S):
+            async with in_words(options), asyncio.timeout(START_TIMEOUT_S):
                 await view.start()
             self._readiness.hold("kafka")
             if await self._topic_exists(client):

@@ -13,6 +13,7 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 from services.uploader.dead_letter import EXTRA_BYTES
 from services.uploader.dead_letter_topic import too_small
 from shared.kafka import REQUEST_TIMEOUT_S, AdminClient, KafkaSettings, TopicFacts, connection_options, topic_facts
+from shared.kafka_trouble import in_words
 
 VISIBLE_TIMEOUT_S = 15.0
 
@@ -38,9 +39,11 @@ async def ensure_topics(settings: KafkaSettings, plan: TopicPlan) -> tuple[Topic
         KafkaError: the broker cannot be reached, or refuses; the message is the broker's.
 
     """
-    admin = AdminClient(**connection_options(settings), request_timeout_ms=round(REQUEST_TIMEOUT_S * 1000))
+    options = connection_options(settings)
+    admin = AdminClient(**options, request_timeout_ms=round(REQUEST_TIMEOUT_S * 1000))
     try:
-        await admin.start()
+        async with in_words(options):
+            await admin.start()
         await _create(admin, settings, plan)
         facts = await _visible(admin, [settings.kafka_topic, settings.kafka_dead_topic])
     finally:

@@ -17,6 +17,7 @@ class Forwarder:
     def __init__(self, port: int, target_port: int) -> None:
         self.port = port
         self.target_port = target_port
+        self.connections = 0  # taken so far
         self._listener = socket.create_server((LOOPBACK, port))
         self._thread = threading.Thread(target=self._accept, name="forwarder", daemon=True)
 
@@ -42,6 +43,7 @@ class Forwarder:
                 client, _ = self._listener.accept()
             except OSError:  # closed
                 return
+            self.connections += 1
             try:
                 server = socket.create_connection((LOOPBACK, self.target_port), timeout=5)
             except OSError:  # nobody there: the client sees its connection closed

@@ -63,6 +63,7 @@ def test_the_fixed_names_of_the_contract_are_settings() -> None:
         ("KAFKA_SECURITY_PROTOCOL", "TLS", "KAFKA_SECURITY_PROTOCOL"),
         ("KAFKA_SECURITY_PROTOCOL", "SASL_SSL", "needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"),
         ("KAFKA_SSL_CERTFILE", "cert.pem", "KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE go together"),
+        ("KAFKA_SSL_CAFILE", "ca.pem", "KAFKA_SECURITY_PROTOCOL=PLAINTEXT uses no TLS"),
         ("MAX_WORKERS", "0", "MAX_WORKERS"),
         ("MAX_QUEUE", "-1", "MAX_QUEUE"),
         ("UPLOADER_OPS_PORT", "70000", "UPLOADER_OPS_PORT"),
@@ -79,6 +80,25 @@ def test_a_bad_value_names_its_variable(
     with pytest.raises(SystemExit) as stopped:
         load(UploaderSettings)
     assert stopped.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({}, "needs KAFKA_SASL_TOKEN_FILE"),
+        ({"KAFKA_SASL_TOKEN_FILE": "token", "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT"}, "SASL_SSL"),
+    ],
+)
+def test_a_token_has_a_file_and_is_never_sent_in_the_clear(
+    changed: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """OAUTHBEARER over a line that others hear is refused at the start."""
+    settings = {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "OAUTHBEARER", **changed}
+    for variable, value in settings.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(SystemExit):
+        load(UploaderSettings)
     assert says in capsys.readouterr().err
 
 

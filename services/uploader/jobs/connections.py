@@ -10,7 +10,8 @@ from aiokafka.errors import KafkaError
 from services.uploader.cancellation import cancelled_from_outside
 from services.uploader.jobs.topic_log import START_TIMEOUT_S, close_client, log_client
 from services.uploader.topic_view import TopicView
-from shared.kafka import KafkaSettings
+from shared.kafka import KafkaSettings, connection_options
+from shared.kafka_trouble import explain, in_words
 
 
 class KafkaAwayError(Exception):
@@ -29,14 +30,14 @@ async def kafka(
     """
     client, view = log_client(settings, group_id), TopicView(settings)
     try:
-        async with asyncio.timeout(START_TIMEOUT_S):
+        options = connection_options(settings)
+        async with in_words(options), asyncio.timeout(START_TIMEOUT_S):
             await client.start()
-        async with asyncio.timeout(START_TIMEOUT_S):
+        async with in_words(options), asyncio.timeout(START_TIMEOUT_S):
             await view.start()
         yield client, view
     except (KafkaError, TimeoutError, OSError) as error:
-        cause = str(error) or type(error).__name__
-        raise KafkaAwayError(f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}: {cause}") from error
+        raise KafkaAwayError(f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}: {explain(error)}") from error
     except asyncio.CancelledError:
         if cancelled_from_outside():
             raise

@@ -19,6 +19,8 @@ from services.uploader.jobs.span_reader import POLL_TIMEOUT_MS
 from services.uploader.jobs.topic_log import log_client
 from services.uploader.settings import GroupSettings
 from services.uploader.topic_view import Retention, TopicView, noted_id
+from shared.kafka import connection_options
+from shared.kafka_trouble import explain, in_words
 
 CONNECT_TIMEOUT_S = 10.0
 ASK_TIMEOUT_S = 10.0
@@ -45,7 +47,7 @@ async def asker_of(settings: GroupSettings) -> AsyncIterator["Asker"]:
     """
     client, view = log_client(settings), TopicView(settings)
     try:
-        async with _answering(settings, CONNECT_TIMEOUT_S):
+        async with _answering(settings, CONNECT_TIMEOUT_S), in_words(connection_options(settings)):
             await client.start()
             await view.start()
         yield Asker(settings, client, view)
@@ -63,10 +65,8 @@ async def _answering(settings: GroupSettings, timeout_s: float) -> AsyncIterator
         async with asyncio.timeout(timeout_s):
             yield
     except (KafkaError, OSError) as error:  # a TimeoutError is an OSError
-        cause = f"no answer within {timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
-        raise UnaskableError(
-            f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}: {cause or type(error).__name__}"
-        ) from error
+        cause = f"no answer within {timeout_s:g} s" if isinstance(error, TimeoutError) else explain(error)
+        raise UnaskableError(f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers}: {cause}") from error
 
 
 class Asker:
@@ -219,7 +219,7 @@ class Asker:
             for tp, oldest in (await self._first_records({tp: wanted[tp] for tp in wanted.keys() - found})).items():
                 found[tp] = (wanted[tp][0], oldest)
         except KafkaError as error:
-            unread = str(error) or type(error).__name__
+            unread = explain(error)
         self._read, self._read_of = found, look.topic_id
         return {tp.partition: oldest for tp, (_, oldest) in found.items()}, unread
 
