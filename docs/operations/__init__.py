@@ -1,0 +1,1 @@
+"""The operator's pages, as data of the package: the uploader serves them (`services/uploader/status/manual.py`)."""
