@@ -139,6 +139,7 @@ def test_no_token_for_a_while(secure_broker: SecureBroker, make_secured: MakeSec
     secured = make_secured(secure_broker)
     ingest = secured.ingest(tokens.variables("ingest"))
     ingest.wait_ready()
+    secured.post(ingest, 4)  # now there are connections for both partitions
     tokens.remove("ingest")
 
     def said(words: str) -> bool:
