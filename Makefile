@@ -57,7 +57,7 @@ $(AUDIT)/.installed-from-lock: audit.lock
 	@touch $@
 
 audit: $(AUDIT)/.installed-from-lock ## known vulnerabilities of what the lock pins (asks a public service; not in CI)
-	@$(AUDIT)/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip $(ARGS)
+	@$(AUDIT)/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict $(ARGS)
 
 sbom: $(STAMP) $(AUDIT)/.installed-from-lock ## what .venv holds, as a CycloneDX file; the same twice for the same lock
 	@$(AUDIT)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.cdx.json \

@@ -23,6 +23,8 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
+from shared.sasl import TokenFileError
+
 _ASK_TIMEOUT_S = 3.0
 _CHAIN_MAX = 8
 
@@ -109,6 +111,8 @@ def _words(error: BaseException) -> str | None:
             return words and f"{words} ({error.reason})"
         case asyncio.IncompleteReadError(expected=int(expected)) if expected >> 24 == _ALERT_RECORD:
             return f"what answers there speaks TLS: set KAFKA_SECURITY_PROTOCOL=SSL or SASL_SSL, not plain ({error})"
+        case TokenFileError():
+            return str(error.args[0])
         case KafkaError():
             for kind, words in _REFUSALS.items():
                 if isinstance(error, kind):

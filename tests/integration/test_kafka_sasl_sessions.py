@@ -32,6 +32,10 @@ class Tokens:
             fresh.write_text(token(user, life_s=life_s) + "\n")
             fresh.rename(self._directory / user)
 
+    def remove(self, user: str) -> None:
+        """No token any more."""
+        (self._directory / user).unlink()
+
     def variables(self, user: str) -> dict[str, str]:
         """How a user comes with its token."""
         return {
@@ -121,9 +125,28 @@ def test_a_refused_token(secure_broker: SecureBroker, make_secured: MakeSecured,
             tier.wait_ready()
 
 
-def test_no_token(secure_broker: SecureBroker, make_secured: MakeSecured, tokens: Tokens) -> None:
-    """At the start it stops the process with a line that names the variable; later, the sessions that are go on."""
+def test_no_token_at_the_start(secure_broker: SecureBroker, make_secured: MakeSecured, tokens: Tokens) -> None:
+    """It stops the process with a line that names the variable."""
     secured = make_secured(secure_broker)
     ended = secured.ingest(tokens.variables("ingest")).process
     assert ended.wait(deadline_s=20) == 1
     assert ended.output().startswith("error: KAFKA_SASL_TOKEN_FILE: No such file"), ended.output()
+
+
+def test_no_token_for_a_while(secure_broker: SecureBroker, make_secured: MakeSecured, tokens: Tokens) -> None:
+    """The session that is goes on to its end, and a token that comes before that is taken: no request is lost."""
+    tokens.write("ingest", life_s=20)
+    secured = make_secured(secure_broker)
+    ingest = secured.ingest(tokens.variables("ingest"))
+    ingest.wait_ready()
+    secured.post(ingest, 4)  # now there are connections for both partitions
+    tokens.remove("ingest")
+
+    def said(words: str) -> bool:
+        secured.post(ingest, 1)
+        return words in ingest.process.output()
+
+    until(lambda: said("no token for the next session"), "it to miss the token", deadline_s=40, every_s=0.3)
+    tokens.write("ingest")
+    until(lambda: said(AGAIN), "it to take the new token", deadline_s=20, every_s=0.3)
+    assert set(secured.answers.statuses) == {200}
