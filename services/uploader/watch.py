@@ -1,6 +1,6 @@
 """The session's lookout: asks the broker at a fixed pace how far behind each partition is, and says what stands still.
 
-Owns the gauges of lag, memory, progress and retention, and the readiness conditions `kafka` (while a session lasts) and
+Owns the gauges of lag, memory, progress and retention, when Kafka last answered (it goes on from session to session), and the readiness conditions `kafka` (while a session lasts) and
 `progress`. The broker is asked, and not the client: its own high-water mark comes with fetches, and a full partition is
 not fetched, so that it would stand still in just the outage that it is needed for.
 
@@ -109,6 +109,7 @@ class Watch:
             ends = {}
         else:
             self._answered_s = now_s
+            self._metrics.kafka_answered.set(unix_s)
             self._readiness.hold("kafka")
             await self._learn_retention(now_s)
         self._forget([tp for tp, (partition, _) in self._clocks.items() if table.get(tp) is not partition])
