@@ -19,8 +19,8 @@ from typing import TextIO
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    GCCollector,
     Gauge,
+    GCCollector,
     Histogram,
     PlatformCollector,
     ProcessCollector,
@@ -44,7 +44,7 @@ _AGES = (
 
 
 def process_registry(readiness: Readiness) -> CollectorRegistry:
-    """The registry of a serving process, with what it tells of itself whatever its tier: memory, CPU, files, readiness."""
+    """The registry of a serving process, with what either tier tells of itself: memory, CPU, files, readiness."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
@@ -54,7 +54,7 @@ def process_registry(readiness: Readiness) -> CollectorRegistry:
 
 
 class ReadinessCollector(Collector):
-    """`spillway_ready`: what `/readyz` says, at the moment of the scrape. Labels are bounded: conditions of the code."""
+    """`spillway_ready`: what `/readyz` says at the moment of the scrape. Labels are bounded by the code."""
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness

@@ -328,7 +328,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
             ),
             Panel(
                 "Since Kafka's last answer to an uploader",
-                "Looks come every two seconds. While it climbs, lag, age and retention clock stand at their last figures.",
+                "Looks come every two seconds. While it climbs, lag, age and retention clock stand still.",
                 [
                     (
                         "max by (instance) (time() - (spillway_uploader_kafka_answered_timestamp_seconds{HERE} > 0))",
@@ -367,7 +367,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
             ),
             Panel(
                 "Open connections",
-                "Each process, and MAX_CONNECTIONS. Past it a silent one is closed, else the longest idle, else the new one.",
+                "Each process, and MAX_CONNECTIONS. Past it the silent and the idle have to go.",
                 [
                     ("max by (instance) (spillway_ingest_connections{HERE})", "{{instance}}"),
                     ("min(spillway_ingest_connections_max{HERE})", "bound"),

@@ -1,4 +1,4 @@
-"""Metrics of a process, and what they start with. Logs: JSON lines off a terminal, readable ones on it; what a client retries by itself is no error."""
+"""What a process tells of itself, and counters from 0 on; logs, as JSON lines and for a person."""
 
 import asyncio
 import io
