@@ -26,13 +26,16 @@ class Readiness:
     def __init__(self, *conditions: str) -> None:
         self._reasons: dict[str, str] = dict.fromkeys(conditions, "starting")  # condition → why it fails
         self._notes: dict[str, str] = {}  # what a person should know although all is well
+        self._named = dict.fromkeys(conditions)  # every condition that was ever told of, in that order
 
     def hold(self, condition: str) -> None:
         """The condition holds now."""
+        self._named.setdefault(condition)
         self._reasons.pop(condition, None)
 
     def fail(self, condition: str, reason: str) -> None:
         """The condition fails; `reason` is for a person."""
+        self._named.setdefault(condition)
         self._reasons[condition] = reason
 
     def note(self, name: str, text: str) -> None:
@@ -48,6 +51,11 @@ class Readiness:
     def reasons(self) -> dict[str, str]:
         """Why not, by condition; empty when ready."""
         return dict(self._reasons)
+
+    @property
+    def conditions(self) -> dict[str, bool]:
+        """Whether each condition holds; one that was told of once stays here."""
+        return {condition: condition not in self._reasons for condition in self._named}
 
     @property
     def ready(self) -> bool:

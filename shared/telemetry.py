@@ -1,5 +1,9 @@
 """Every metric's name, and how both tiers log. Metrics are built on a registry that `__main__` makes and passes in.
 
+A counter whose labels have a known, short list of values starts at 0 with each of them: what a series is born with is
+seen by no `increase()`, so that the first event would be told to nobody. Codes of problems and verdicts on batches are
+ingest's own, and start where ingest counts them.
+
 Logs are JSON lines off a terminal and readable lines on it; fields go in `extra={...}`. Never a token, never a payload.
 """
 
@@ -7,11 +11,24 @@ import json
 import logging
 import sys
 import traceback
+from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TextIO
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from shared.ops import Readiness
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The request that the running code serves: every log line of it carries the id."""
@@ -19,6 +36,41 @@ REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 _COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 _SIZES = tuple(float(1024 * 4**power) for power in range(8))  # 1 KiB to 16 MiB
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_AGES = (
+    *(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, _MINUTE, 5 * _MINUTE, 15 * _MINUTE),
+    *(_HOUR, 4 * _HOUR, 12 * _HOUR, _DAY, 3 * _DAY, 7 * _DAY),
+)  # in seconds: from a quiet day to what retention leaves of a long outage; 300 is the objective's
+
+
+def process_registry(readiness: Readiness) -> CollectorRegistry:
+    """The registry of a serving process, with what either tier tells of itself: memory, CPU, files, readiness."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    registry.register(ReadinessCollector(readiness))
+    return registry
+
+
+class ReadinessCollector(Collector):
+    """`spillway_ready`: what `/readyz` says at the moment of the scrape. Labels are bounded by the code."""
+
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """The metric without a value: a registry need not ask for one to know the name."""
+        yield GaugeMetricFamily(
+            "spillway_ready", "1 while a condition of /readyz holds, 0 while it fails", labels=["condition"]
+        )
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The metric as of now."""
+        for family in self.describe():
+            for condition, holds in self._readiness.conditions.items():
+                family.add_metric([condition], float(holds))
+            yield family
 
 
 class IngestMetrics:
@@ -43,6 +95,9 @@ class IngestMetrics:
         self.in_flight_bytes = Gauge(
             "spillway_ingest_in_flight_bytes", "Bytes of admitted collections not yet answered", registry=registry
         )
+        self.in_flight_bytes_max = Gauge(
+            "spillway_ingest_in_flight_bytes_max", "Their bound: MAX_IN_FLIGHT_BYTES", registry=registry
+        )
         self.batch_records = Histogram(
             "spillway_ingest_batch_records", "Records of an acknowledged batch", buckets=_COUNTS, registry=registry
         )
@@ -50,9 +105,14 @@ class IngestMetrics:
             "spillway_ingest_batch_bytes", "Its bytes, as measured before", buckets=_SIZES, registry=registry
         )
         self.connections = Gauge("spillway_ingest_connections", "Open connections", registry=registry)
+        self.connections_max = Gauge(
+            "spillway_ingest_connections_max",
+            "Their bound: MAX_CONNECTIONS, or less where the process may not open so many files",
+            registry=registry,
+        )
         self.connections_closed = Counter(
             "spillway_ingest_connections_closed",
-            "Connections that were closed on a client",
+            "Connections that were closed on a client (silent, idle, late_head, unread_answer)",
             ["reason"],
             registry=registry,
         )
@@ -77,6 +137,8 @@ class IngestMetrics:
             "1 while the tokens file cannot be taken and the last good one is in force",
             registry=registry,
         )
+        for reason in ("silent", "idle", "late_head", "unread_answer"):
+            self.connections_closed.labels(reason)
 
 
 class UploaderMetrics:
@@ -89,15 +151,19 @@ class UploaderMetrics:
         def gauge(name: str, what: str, *labels: str) -> Gauge:
             return Gauge(f"spillway_uploader_{name}", what, labels, registry=registry)
 
-        def seconds(name: str, what: str) -> Histogram:
-            return Histogram(f"spillway_uploader_{name}", what, buckets=_SECONDS, registry=registry)
+        def seconds(name: str, what: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
+            return Histogram(f"spillway_uploader_{name}", what, buckets=buckets, registry=registry)
 
         # puts
         self.uploads = counter("uploads", "Put attempts by outcome (stored, failed)", "outcome")
         self.upload_bytes = counter("upload_bytes", "Payload bytes of put attempts by outcome", "outcome")
         self.upload_seconds = seconds("upload_seconds", "One put attempt, also a failed one")
+        self.stored_age_seconds = seconds(
+            "stored_age_seconds", "Age of a record when it was stored: since Kafka's time stamp of it", _AGES
+        )
         self.in_flight = gauge("in_flight", "Puts under way")
         self.in_flight_limit = gauge("in_flight_limit", "Puts that may be under way now: the adaptive limit")
+        self.in_flight_max = gauge("in_flight_max", "What that limit may climb to: MAX_UPLOADS")
         self.retries = counter("retries", "Puts to be tried again, by class of error", "kind", "reason")
         self.s3_failing_since = gauge(
             "s3_failing_since_timestamp_seconds",
@@ -111,6 +177,7 @@ class UploaderMetrics:
         # what is held in memory
         self.buffered_records = gauge("buffered_records", "Admitted and not yet committable", "partition")
         self.buffered_bytes = gauge("buffered_bytes", "Bytes of admitted and unstored records, all partitions")
+        self.buffered_bytes_max = gauge("buffered_bytes_max", "Their bound: MAX_BUFFER_BYTES")
         self.full_partitions = gauge("full_partitions", "Partitions not asked for, because they have no room")
         # how far behind
         self.lag_records = gauge("lag_records", "End of the log less the committable offset", "partition")
@@ -136,6 +203,17 @@ class UploaderMetrics:
         self.commit_seconds = seconds("commit_seconds", "One offset commit, also a failed one")
         self.consumer_restarts = counter("consumer_restarts", "Consumers made anew after an error")
         self.assignment_epoch = gauge("assignment_epoch", "Assignments that this process has received")
+        self.kafka_answered = gauge(
+            "kafka_answered_timestamp_seconds",
+            "When Kafka last answered what it was asked; before its first answer: when it was first asked, 0: never",
+        )
+        for counted, outcomes in (
+            (self.uploads, ("stored", "failed")),
+            (self.upload_bytes, ("stored", "failed")),
+            (self.commits, ("committed", "failed")),
+        ):
+            for outcome in outcomes:
+                counted.labels(outcome)
 
 
 _RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}

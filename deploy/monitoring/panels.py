@@ -56,6 +56,10 @@ def _quantiles(metric: str) -> list[tuple[str, str]]:
     ]
 
 
+def _of_each_tier(figure: str) -> list[tuple[str, str]]:
+    return [(f"max by (instance) ({figure} {only})", f"{tier} {{{{instance}}}}") for tier, only in _ONLY.items()]
+
+
 def _by_partition(metric: str, order: str = "topk") -> list[tuple[str, str]]:
     best = "max" if order == "topk" else "min"
     query = f"{order}({PARTITIONS_SHOWN}, {best} by (namespace, partition) ({metric}{{HERE}}))"
@@ -69,6 +73,12 @@ _DRAINED_IN = (
     "sum(job:spillway_uploader_lag_records:sum{HERE}) / (sum(job:spillway_uploader_stored:rate5m{HERE})"
     " - (sum(job:spillway_ingest_payloads:rate5m{HERE}) or vector(0)) > 0)"
 )
+
+_ONLY = {
+    tier: f"and on (namespace, job, instance) {metric}{{HERE}}"
+    for tier, metric in (("ingest", "spillway_ingest_in_flight_bytes"), ("uploader", "spillway_uploader_in_flight"))
+}
+"""Narrows `process_*`, which every exporter has, to the processes of a tier."""
 
 _ANY_IS_BAD = ((None, _GREEN), (1, _RED))
 
@@ -176,6 +186,13 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 [(_DRAINED_IN, "at this rate")],
                 "s",
             ),
+            Panel(
+                "From Kafka to S3",
+                "Age of the payloads that were stored, since Kafka's time stamp of them. Nothing stored, no line: what "
+                "waits is in the row above.",
+                _quantiles("spillway_uploader_stored_age_seconds"),
+                "s",
+            ),
         ),
     ),
     (
@@ -214,6 +231,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 [
                     ("sum(spillway_uploader_in_flight{HERE})", "under way"),
                     ("sum(spillway_uploader_in_flight_limit{HERE})", "limit"),
+                    ("sum(spillway_uploader_in_flight_max{HERE})", "MAX_UPLOADS"),
                 ],
             ),
             Panel(
@@ -302,6 +320,24 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                     ("sum(changes(spillway_ingest_producer_restarts_created{HERE}[30m]))", "ingest processes"),
                 ],
             ),
+            Panel(
+                "Processes that are not ready",
+                "By the condition of /readyz that fails. Some for a moment are a roll-out or a rebalance.",
+                [("count by (job, condition) (spillway_ready{HERE} == 0)", "{{job}} {{condition}}")],
+                stacked=True,
+            ),
+            Panel(
+                "Since Kafka's last answer to an uploader",
+                "Looks come every two seconds. While it climbs, lag, age and retention clock stand still.",
+                [
+                    (
+                        "max by (instance) (time() - (spillway_uploader_kafka_answered_timestamp_seconds{HERE} > 0))",
+                        "{{instance}}",
+                    )
+                ],
+                "s",
+                steps=((None, _GREEN), (120, _RED)),
+            ),
         ),
     ),
     (
@@ -309,11 +345,10 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
         (
             Panel(
                 "Bytes of collections without an answer",
-                "The fullest process, and MAX_IN_FLIGHT_BYTES as recording.yaml has it. At the bound, clients get 503 "
-                "overloaded.",
+                "Each process, and MAX_IN_FLIGHT_BYTES. At the bound, clients get 503 overloaded.",
                 [
                     ("max by (instance) (spillway_ingest_in_flight_bytes{HERE})", "{{instance}}"),
-                    ("max(spillway:max_in_flight_bytes)", "bound"),
+                    ("min(spillway_ingest_in_flight_bytes_max{HERE})", "bound"),
                 ],
                 "bytes",
             ),
@@ -332,13 +367,19 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
             ),
             Panel(
                 "Open connections",
-                "The fullest process, against MAX_CONNECTIONS.",
-                [("max by (instance) (spillway_ingest_connections{HERE})", "{{instance}}")],
+                "Each process, and MAX_CONNECTIONS. Past it the silent and the idle have to go.",
+                [
+                    ("max by (instance) (spillway_ingest_connections{HERE})", "{{instance}}"),
+                    ("min(spillway_ingest_connections_max{HERE})", "bound"),
+                ],
             ),
             Panel(
                 "Payload bytes in the uploaders' memory",
-                "Against MAX_BUFFER_BYTES per process. Full in an outage is by design: the rest waits in Kafka.",
-                [("max by (instance) (spillway_uploader_buffered_bytes{HERE})", "{{instance}}")],
+                "Each process, and MAX_BUFFER_BYTES. Full in an outage is by design: the rest waits in Kafka.",
+                [
+                    ("max by (instance) (spillway_uploader_buffered_bytes{HERE})", "{{instance}}"),
+                    ("min(spillway_uploader_buffered_bytes_max{HERE})", "bound"),
+                ],
                 "bytes",
             ),
             Panel(
@@ -346,6 +387,17 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 "Not asked for more, because what is in memory is not stored yet. More than none, with S3 well: "
                 "MAX_WORKERS or more uploaders.",
                 [("sum(spillway_uploader_full_partitions{HERE})", "full")],
+            ),
+            Panel(
+                "Memory of a process",
+                "Resident, as the kernel counts it. It stays flat whatever is down: what it may hold is bounded.",
+                _of_each_tier("process_resident_memory_bytes{HERE}"),
+                "bytes",
+            ),
+            Panel(
+                "CPU of a process",
+                "Cores in use. A process uses one at most, nearly: at 1, it is the bottleneck, and more of them help.",
+                _of_each_tier("rate(process_cpu_seconds_total{HERE}[5m])"),
             ),
         ),
     ),

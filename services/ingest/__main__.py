@@ -19,7 +19,6 @@ from pathlib import Path
 import uvloop
 from aiokafka import AIOKafkaProducer
 from aiokafka.conn import create_conn
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from services.ingest import token_command
 from services.ingest.access import Access
@@ -40,7 +39,7 @@ from services.ingest.writers import Writers
 from shared.kafka import check_files, connection_options
 from shared.ops import Readiness, listen, serve_ops
 from shared.settings import load, stop
-from shared.telemetry import IngestMetrics, configure_logging
+from shared.telemetry import IngestMetrics, configure_logging, process_registry
 
 logger = logging.getLogger("spillway.ingest")
 
@@ -114,14 +113,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _run(settings: IngestSettings, options: dict[str, object], api: socket.socket, ops: socket.socket) -> None:
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
-    metrics = IngestMetrics(registry)
     readiness = Readiness(KAFKA, TOPIC)
+    registry = process_registry(readiness)
+    metrics = IngestMetrics(registry)
     admission = Admission(settings.max_in_flight_bytes)
     metrics.in_flight_bytes.set_function(lambda: admission.in_flight_bytes)
+    metrics.in_flight_bytes_max.set(settings.max_in_flight_bytes)
+    metrics.connections_max.set(settings.max_connections)
     link = KafkaLink(
         settings,
         make_producer=_producer_factory(settings, options),

@@ -23,6 +23,8 @@ class Refusals:
     def __init__(self, metrics: IngestMetrics) -> None:
         self._metrics = metrics
         self._periods: dict[Code, _Period] = {}
+        for code in Code:  # from 0 on; HTTP_ERROR also comes with statuses of the framework's, born with their first
+            metrics.requests.labels(str(code.value.status), code.name.lower())
 
     def tell(self, problem: Problem, request_id: str, now_s: float) -> None:
         """Count one refusal and log it, unless its code has had its lines.

@@ -12,6 +12,7 @@ from operator import attrgetter
 from aiokafka.partitioner import murmur2
 
 from services.ingest.batching import Submission
+from services.ingest.outcome import Verdict
 from services.ingest.problems import Code, Problem
 from services.ingest.producer import KafkaLink
 from services.ingest.settings import IngestSettings
@@ -29,6 +30,8 @@ class Writers:
         self._link = link
         self._settings = settings
         self._metrics = metrics
+        for outcome in ("acked", *(verdict.value for verdict in Verdict)):  # from 0 on
+            metrics.batches.labels(outcome)
         self._partitions: list[PartitionWriter] = []  # as many as the topic has ever had
         self._healthy: deque[PartitionWriter] = deque()  # of these, as of the last sweep
         self._turn = 0  # collections so far: where `_healthy` begins

@@ -14,7 +14,6 @@ from typing import NoReturn, TypeVar
 
 import uvloop
 from aiokafka.errors import KafkaError
-from prometheus_client import CollectorRegistry
 
 from services.uploader import cli
 from services.uploader.consumer import GroupConsumer, consumer_client
@@ -47,7 +46,7 @@ from shared.kafka import KafkaSettings, check_files
 from shared.kafka_trouble import explain
 from shared.ops import Readiness, listen, serve_ops
 from shared.settings import EXIT_CONFIGURATION, load, stop
-from shared.telemetry import UploaderMetrics, configure_logging
+from shared.telemetry import UploaderMetrics, configure_logging, process_registry
 
 log = logging.getLogger("spillway.uploader")
 
@@ -130,9 +129,11 @@ async def _topics(settings: KafkaSettings, plan: TopicPlan) -> None:
 
 
 async def _run(settings: UploaderSettings) -> None:
-    registry = CollectorRegistry()
-    metrics = UploaderMetrics(registry)
     readiness = Readiness("kafka", "topic", "assignment", "s3")
+    registry = process_registry(readiness)
+    metrics = UploaderMetrics(registry)
+    metrics.in_flight_max.set(settings.max_uploads)
+    metrics.buffered_bytes_max.set(settings.max_buffer_bytes)
     health = StoreHealth(readiness, metrics)
     keys = KeyTemplate(settings.s3_key_template, settings.s3_folder)
     try:

@@ -123,6 +123,7 @@ class GroupConsumer:
 
     async def run(self) -> None:
         """Consume until `stop()`. Whatever fails meanwhile, a new session begins after a pause."""
+        self._metrics.kafka_answered.set(time.time())  # asked from now on: a silence from the start is one, too
         while not self._stopping.is_set():
             try:
                 await self._session()
@@ -160,6 +161,7 @@ class GroupConsumer:
                 await client.start()
             async with in_words(options), asyncio.timeout(START_TIMEOUT_S):
                 await view.start()
+            self._metrics.kafka_answered.set(time.time())
             self._readiness.hold("kafka")
             if await self._topic_exists(client):
                 # Before the group is joined: a commit of this session is never for a younger topic than its note says.
@@ -262,7 +264,9 @@ class GroupConsumer:
         reason = self._topic_missing()
         said = False
         while not self._stopping.is_set():
-            if topic in await client.topics():
+            topics = await client.topics()
+            self._metrics.kafka_answered.set(time.time())
+            if topic in topics:
                 self._readiness.hold("topic")
                 return True
             self._readiness.fail("topic", reason)

@@ -112,6 +112,11 @@ class Partition:
         self._queue: deque[tuple[Run, ConsumerRecord]] = deque()  # admitted, no worker has it yet
         self._workers: set[asyncio.Task[None]] = set()  # at most max_workers; each leaves when the queue is empty
         self._on_wire: set[asyncio.Task[None]] = set()  # those inside a put; the others idle in backoff
+        metrics = sink.metrics
+        self._counted = {  # looked up once: labels() costs five times what it finds does
+            outcome: (metrics.uploads.labels(outcome), metrics.upload_bytes.labels(outcome))
+            for outcome in ("stored", "failed")
+        }
         self._failing: dict[int, str] = {}  # why the record at this offset fails; only of those that do
         self._admitted_records = 0
         self._admitted_bytes = 0  # of their values
@@ -217,6 +222,7 @@ class Partition:
                 attempt += 1
                 error = await self._pass_gate(record, key, body, metadata)
                 if error is None:
+                    self._observe_age(raw)
                     self._sink.dead_letters.settled()
                     return True
                 self._failing[raw.offset] = reason(error)
@@ -283,10 +289,15 @@ class Partition:
         return slot.error
 
     def _count(self, outcome: str, body_bytes: int, duration_s: float) -> None:
-        metrics = self._sink.metrics
-        metrics.upload_seconds.observe(duration_s)
-        metrics.uploads.labels(outcome=outcome).inc()
-        metrics.upload_bytes.labels(outcome=outcome).inc(body_bytes)
+        puts, put_bytes = self._counted[outcome]
+        self._sink.metrics.upload_seconds.observe(duration_s)
+        puts.inc()
+        put_bytes.inc(body_bytes)
+
+    def _observe_age(self, raw: ConsumerRecord) -> None:
+        """Once a stored record. One without a time stamp (-1, of a foreign producer) tells nothing."""
+        if raw.timestamp >= 0:
+            self._sink.metrics.stored_age_seconds.observe(max(0.0, time.time() - raw.timestamp / 1000))
 
 
 def _current() -> asyncio.Task[None]:

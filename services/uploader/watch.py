@@ -1,7 +1,8 @@
 """The session's lookout: asks the broker at a fixed pace how far behind each partition is, and says what stands still.
 
-Owns the gauges of lag, memory, progress and retention, and the readiness conditions `kafka` (while a session lasts) and
-`progress`. The broker is asked, and not the client: its own high-water mark comes with fetches, and a full partition is
+Owns the gauges of lag, memory, progress and retention, of Kafka's last answer (which outlives the session), and the
+readiness conditions `kafka` (while a session lasts) and `progress`. The broker is asked, and not the client: its own
+high-water mark comes with fetches, and a full partition is
 not fetched, so that it would stand still in just the outage that it is needed for.
 
 Stores, polls and commits nothing. It ends the session, by raising, where only a new one helps: another topic of the
@@ -109,6 +110,7 @@ class Watch:
             ends = {}
         else:
             self._answered_s = now_s
+            self._metrics.kafka_answered.set(unix_s)
             self._readiness.hold("kafka")
             await self._learn_retention(now_s)
         self._forget([tp for tp, (partition, _) in self._clocks.items() if table.get(tp) is not partition])

@@ -16,9 +16,9 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from deploy.monitoring.dashboard import COLUMNS, FILE, dashboard, rendered
 from services.ingest.problems import Code
-from services.ingest.settings import IngestSettings
 from services.uploader.retry import Kind
-from shared.telemetry import IngestMetrics, UploaderMetrics
+from shared.ops import Readiness
+from shared.telemetry import IngestMetrics, UploaderMetrics, process_registry
 from tests.harness.processes import ROOT
 from tests.harness.promtool import needs_promtool, promtool
 
@@ -40,6 +40,10 @@ def _registered() -> Iterator[tuple[str, set[str], str]]:
         "gauge": {""},
         "histogram": {"_bucket", "_count", "_sum", "_created"},
     }
+    for family in process_registry(Readiness("any")).collect():
+        for suffix in suffixes.get(family.type, {""}):
+            labels = {label for sample in family.samples for label in sample.labels}
+            yield family.name + suffix, labels, family.documentation
     for metrics in (IngestMetrics(CollectorRegistry()), UploaderMetrics(CollectorRegistry())):
         for metric in vars(metrics).values():
             assert isinstance(metric, MetricWrapperBase)
@@ -140,7 +144,7 @@ def _allowed(label: str) -> set[str] | None:
 def test_an_expression_asks_for_what_there_is(where: str, expression: str) -> None:
     """Metrics that the registries have, labels that these metrics have, and values that they can take."""
     found = selectors(expression)
-    assert found or where == "spillway:max_in_flight_bytes"  # a figure and nothing else
+    assert found, where
     assert [name for name, _ in found if name not in REGISTERED and name not in RECORDS] == []
     for name, matchers in found:
         for label, _, value in matchers:
@@ -216,12 +220,6 @@ def test_every_wait_has_its_reason(path: Path) -> None:
     waits = re.findall(r"^        for: \d+m(.*)$", text, re.MULTILINE)
     assert len(waits) == text.count("- alert: ")
     assert [wait for wait in waits if not re.fullmatch(r" # \w.{15,}", wait)] == []
-
-
-def test_the_bound_is_that_of_the_settings() -> None:
-    """The rule that stands for a metric that is missing has the default of MAX_IN_FLIGHT_BYTES."""
-    default = IngestSettings.model_fields["max_in_flight_bytes"].default
-    assert RECORDS["spillway:max_in_flight_bytes"]["expr"] == f"vector({default})"
 
 
 def test_kafka_away_means_every_code_of_kafka() -> None:

@@ -1,9 +1,10 @@
 """One partition's queue and workers over a store that breaks by script; the window is the real one."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import pytest
@@ -40,6 +41,7 @@ class Bench:
     store: ScriptedStore
     readiness: Readiness
     dead_letters: ScriptedDeadLetters
+    registry: CollectorRegistry
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(DEADLINE_S):
@@ -71,7 +73,8 @@ def _record(offset: int, value: bytes | None = b"x") -> ConsumerRecord:
 async def bench(*, max_workers: int = 4) -> AsyncIterator[Bench]:
     store = ScriptedStore(timeout_s=60)
     readiness = Readiness()
-    metrics = UploaderMetrics(CollectorRegistry())
+    registry = CollectorRegistry()
+    metrics = UploaderMetrics(registry)
     dead_letters = ScriptedDeadLetters()
     sink = Sink(
         store,
@@ -86,7 +89,7 @@ async def bench(*, max_workers: int = 4) -> AsyncIterator[Bench]:
         partition = Partition(TP, sink, group)
         partition.start_at(0, None)
         try:
-            yield Bench(partition, store, readiness, dead_letters)
+            yield Bench(partition, store, readiness, dead_letters, registry)
         finally:
             await partition.close(0)
 
@@ -101,6 +104,20 @@ async def test_everything_admitted_is_stored_and_committable() -> None:
         admit(b.partition, range(0, 200, 2))
         await b.until(lambda: b.partition.window.committable == 199)
         assert len(b.store.shelf) == 100
+
+
+async def test_a_records_age_is_counted_once_when_it_is_stored() -> None:
+    """Since its time stamp, retries included and not counted; none of a tombstone, nor where there is no time stamp."""
+    async with bench() as b:
+        old_ms = round(time.time() * 1000) - 7_200_000
+        b.store.script.inject(SLOW_DOWN, times=1)
+        tombstone, unstamped = _record(1, None), replace(_record(2), timestamp=-1)
+        b.partition.admit([replace(_record(0), timestamp=old_ms), tombstone, unstamped])
+        await b.until(lambda: b.partition.window.committable == 3)
+        name = "spillway_uploader_stored_age_seconds"
+        assert b.registry.get_sample_value(f"{name}_count") == 1
+        for le, count in (("3600.0", 0), ("14400.0", 1)):  # two hours
+            assert b.registry.get_sample_value(f"{name}_bucket", {"le": le}) == count
 
 
 async def test_max_workers_bounds_the_puts_in_flight() -> None:

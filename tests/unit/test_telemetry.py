@@ -1,4 +1,4 @@
-"""Logs: JSON lines off a terminal, readable ones on it; what a client retries by itself is no error."""
+"""What a process tells of itself, and counters from 0 on; logs, as JSON lines and for a person."""
 
 import asyncio
 import io
@@ -7,8 +7,19 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from shared.telemetry import REQUEST_ID, JsonFormatter, configure_logging
+from services.ingest.problems import Code
+from services.ingest.refusals import Refusals
+from shared.ops import Readiness
+from shared.telemetry import (
+    REQUEST_ID,
+    IngestMetrics,
+    JsonFormatter,
+    UploaderMetrics,
+    configure_logging,
+    process_registry,
+)
 
 
 class Terminal(io.StringIO):
@@ -25,6 +36,56 @@ def _logging() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:], root.level = handlers, level
+
+
+def test_readiness_is_a_metric_by_condition() -> None:
+    """1 while a condition holds, 0 while it fails, also before it was first told of; one once named stays."""
+    readiness = Readiness("kafka", "s3")
+    registry = process_registry(readiness)
+
+    def told() -> dict[str, float | None]:
+        names = ("kafka", "s3", "progress", "draining")
+        return {name: registry.get_sample_value("spillway_ready", {"condition": name}) for name in names}
+
+    assert told() == {"kafka": 0, "s3": 0, "progress": None, "draining": None}
+    readiness.hold("kafka")
+    readiness.hold("progress")
+    readiness.fail("draining", "shutting down")
+    assert told() == {"kafka": 1, "s3": 0, "progress": 1, "draining": 0}
+    readiness.fail("progress", "stands still")
+    readiness.fail("kafka", "away")
+    readiness.hold("draining")
+    assert told() == {"kafka": 0, "s3": 0, "progress": 0, "draining": 1}
+
+
+def test_a_process_tells_of_itself() -> None:
+    """Memory, CPU, Python's version and its garbage collector, of either tier."""
+    registry = process_registry(Readiness())
+    for name in ("process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds"):
+        assert (registry.get_sample_value(name) or 0) > 0, name
+    names = {family.name for family in registry.collect()}
+    assert {"python_info", "python_gc_collections"} <= names
+
+
+def test_counters_with_known_labels_start_at_0() -> None:
+    """Or `increase()` would not see the first event: it does not see what a series is born with."""
+    registry = CollectorRegistry()
+    UploaderMetrics(registry)
+    Refusals(IngestMetrics(registry))
+    known = {
+        "spillway_uploader_uploads_total": [{"outcome": "stored"}, {"outcome": "failed"}],
+        "spillway_uploader_upload_bytes_total": [{"outcome": "stored"}, {"outcome": "failed"}],
+        "spillway_uploader_commits_total": [{"outcome": "committed"}, {"outcome": "failed"}],
+        "spillway_ingest_connections_closed_total": [
+            {"reason": reason} for reason in ("silent", "idle", "late_head", "unread_answer")
+        ],
+        "spillway_ingest_requests_total": [
+            {"status": str(code.value.status), "code": code.name.lower()} for code in Code
+        ],
+    }
+    for name, each in known.items():
+        for labels in each:
+            assert registry.get_sample_value(name, labels) == 0, (name, labels)
 
 
 def test_off_a_terminal_each_line_is_one_json_object() -> None:

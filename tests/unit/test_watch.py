@@ -87,6 +87,17 @@ async def test_lag_age_and_retention_of_what_waits() -> None:
         assert s.value("buffered_records") == 10
 
 
+async def test_when_kafka_last_answered_is_told() -> None:
+    """The time of the last answered look; it stands while looks go unanswered, and while no session lasts."""
+    name = "spillway_uploader_kafka_answered_timestamp_seconds"
+    async with stand() as s:
+        await s.look(0, age_s=600)
+        assert s.bench.registry.get_sample_value(name) == WRITTEN_S + 600
+        s.bench.broker.next("end_offsets", KafkaConnectionError("away"))
+        await s.look(10, age_s=610)
+        assert s.bench.registry.get_sample_value(name) == WRITTEN_S + 600
+
+
 async def test_nothing_waits() -> None:
     """No lag, no age, and the whole retention for what comes next."""
     async with stand() as s:
