@@ -105,7 +105,27 @@ TITLES: list[tuple[str, ProcessLook, Observed, Level, str]] = [
         Level.ACT,
         "Kafka does not answer",
     ),
-    ("the look failed", CALM, replace(QUIET, trouble="no answer"), Level.ACT, "Kafka does not answer"),
+    (
+        "the look failed, the poll did not",
+        CALM,
+        replace(QUIET, trouble="no grant"),
+        Level.ATTENTION,
+        "The page cannot look at Kafka",
+    ),
+    (
+        "both failed",
+        replace(CALM, reasons={"kafka": "k: gone"}),
+        replace(QUIET, trouble="no answer"),
+        Level.ACT,
+        "Kafka does not answer",
+    ),
+    (
+        "the look failed because the topic is gone",
+        replace(CALM, reasons={"topic": "KAFKA_TOPIC=p is gone"}),
+        replace(QUIET, trouble="p does not exist"),
+        Level.ACT,
+        "The topic is missing",
+    ),
     ("no topic", replace(CALM, reasons={"topic": "KAFKA_TOPIC=p is gone"}), QUIET, Level.ACT, "The topic is missing"),
     ("held", replace(CALM, dead_letters_held=3), QUIET, Level.ACT, "3 payloads that S3 refuses wait"),
     (

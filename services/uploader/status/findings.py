@@ -78,21 +78,19 @@ def _lost(process: ProcessLook) -> Iterator[Finding]:
 
 
 def _kafka(process: ProcessLook, observed: Observed) -> Iterator[Finding]:
-    reason = process.reasons.get("kafka")
-    if reason not in {None, "starting"} or observed.trouble:
-        old = f" The picture is {duration(observed.age_s)} old." if observed.view is not None else ""
-        yield Finding(
-            Level.ACT,
-            "Kafka does not answer",
-            f"{reason or observed.trouble}. Nothing is lost; what Kafka has acknowledged is in Kafka.{old}",
-            "kafka-is-away",
-        )
+    reason, topic = process.reasons.get("kafka"), process.reasons.get("topic")
+    old = f" The picture is {duration(observed.age_s)} old." if observed.view is not None else ""
+    if reason not in {None, "starting"}:
+        says = f"{reason}. Nothing is lost; what Kafka has acknowledged is in Kafka.{old}"
+        yield Finding(Level.ACT, "Kafka does not answer", says, "kafka-is-away")
     elif reason == "starting":
         yield Finding(Level.NOTE, "This uploader is starting", "It has not reached Kafka yet.")
-    if "topic" in process.reasons and process.reasons["topic"] != "starting":
-        yield Finding(
-            Level.ACT, "The topic is missing", process.reasons["topic"], "records-lost", "spillway-uploader topics"
-        )
+    if topic not in {None, "starting"}:
+        yield Finding(Level.ACT, "The topic is missing", f"{topic}.{old}", "records-lost", "spillway-uploader topics")
+    elif observed.trouble and reason is None:
+        # Not yet Kafka's fault: the uploader gets its answers, and these questions may lack a grant.
+        says = f"{observed.trouble}. The uploader goes on.{old}"
+        yield Finding(Level.ATTENTION, "The page cannot look at Kafka", says, "kafka-is-away")
 
 
 def _s3(process: ProcessLook, view: PipelineView | None, unix_s: float) -> Iterator[Finding]:
