@@ -113,6 +113,13 @@ TITLES: list[tuple[str, ProcessLook, Observed, Level, str]] = [
         "The page cannot look at Kafka",
     ),
     (
+        "a look hangs: what was well then is not known to be well now",
+        CALM,
+        replace(QUIET, age_s=15.1),
+        Level.ATTENTION,
+        "The page cannot look at Kafka",
+    ),
+    (
         "both failed",
         replace(CALM, reasons={"kafka": "k: gone"}),
         replace(QUIET, trouble="no answer"),

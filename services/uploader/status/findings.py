@@ -19,6 +19,9 @@ OLD_S = 300.0
 """A payload that waits longer than this, in seconds, is worth a word even while all is well otherwise: the objective of
 docs/operations/slos.md."""
 
+STALE_AFTER_S = 15.0
+"""A picture that is older, in seconds, is no picture of now. A look every two seconds that reads for five is younger."""
+
 
 class Level(IntEnum):
     """How much a finding matters; the largest first."""
@@ -87,9 +90,9 @@ def _kafka(process: ProcessLook, observed: Observed) -> Iterator[Finding]:
         yield Finding(Level.NOTE, "This uploader is starting", "It has not reached Kafka yet.")
     if topic not in {None, "starting"}:
         yield Finding(Level.ACT, "The topic is missing", f"{topic}.{old}", "records-lost", "spillway-uploader topics")
-    elif observed.trouble and reason is None:
+    elif reason is None and (observed.trouble or observed.age_s > STALE_AFTER_S):
         # Not yet Kafka's fault: the uploader gets its answers, and these questions may lack a grant.
-        says = f"{observed.trouble}. The uploader goes on.{old}"
+        says = f"{observed.trouble or 'Its last question is not answered yet'}. The uploader goes on.{old}"
         yield Finding(Level.ATTENTION, "The page cannot look at Kafka", says, "kafka-is-away")
 
 
