@@ -20,7 +20,7 @@ OLD_S = 300.0
 docs/operations/slos.md."""
 
 STALE_AFTER_S = 15.0
-"""A picture that is older, in seconds, is no picture of now. A look every two seconds that reads for five is younger."""
+"""An older picture, in seconds, is none of now. A look every two seconds that reads for five is younger."""
 
 
 class Level(IntEnum):
