@@ -84,7 +84,8 @@ def test_the_topics_are_those_of_the_contract(monkeypatch: pytest.MonkeyPatch) -
     assert plan.partitions == UPLOADERS_MAX
     first, last = re.findall(r":-(\d+)-(\d+)\}:8081$", SERVICES["uploader"]["ports"][0])[0]
     assert int(last) - int(first) + 1 == UPLOADERS_MAX
-    assert 1 <= SERVICES["uploader"]["deploy"]["replicas"] <= UPLOADERS_MAX
+    (replicas,) = re.findall(r"^\$\{SPILLWAY_UPLOADERS:-(\d+)\}$", SERVICES["uploader"]["deploy"]["replicas"])
+    assert 1 <= int(replicas) <= UPLOADERS_MAX
 
 
 @every_service

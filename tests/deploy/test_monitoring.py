@@ -213,6 +213,23 @@ def test_no_page_has_an_alert_that_is_gone() -> None:
     )
 
 
+def test_what_calls_nobody_silences_nothing_that_does() -> None:
+    """A warning may not inhibit a critical alert, nor the clock of retention be inhibited: the README's rules."""
+    (block,) = re.findall(r"```yaml\n(inhibit_rules:.*?)```", (DIRECTORY / "README.md").read_text("utf-8"), re.DOTALL)
+    for rule in yaml.safe_load(block)["inhibit_rules"]:
+        source, target = (_matched(rule[side]) for side in ("source_matchers", "target_matchers"))
+        assert source, rule
+        assert target, rule
+        assert not any(name.startswith("SpillwayRetention") for name in target)
+        if {ALERTS[name]["labels"]["severity"] for name in source} != {"critical"}:
+            assert {ALERTS[name]["labels"]["severity"] for name in target} == {"warning"}, rule
+
+
+def _matched(matchers: list[str]) -> list[str]:
+    (names,) = [found[1] for each in matchers if (found := re.fullmatch(r'alertname=~?"(.+)"', each))]
+    return [name for name in ALERTS if re.fullmatch(names, name)]
+
+
 @pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
 def test_every_wait_has_its_reason(path: Path) -> None:
     """Each alert has a `for`, and a comment beside it says why so long."""
