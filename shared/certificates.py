@@ -71,6 +71,11 @@ class CertificateFiles:
                     self.key_password.get_secret_value() if self.key_password else "",
                 )
             except OSError as error:
+                if _words(error).startswith("[SSL] PEM lib"):  # all that OpenSSL says of a password that does not fit
+                    raise ValueError(
+                        f"KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE: no usable PEM, or KAFKA_SSL_KEY_PASSWORD is wrong or "
+                        f"missing ({self.certificate}, {self.key})"
+                    ) from error
                 raise ValueError(
                     f"KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE: {_words(error)} ({self.certificate}, {self.key})"
                 ) from error

@@ -144,3 +144,16 @@ def test_wrapped_without_a_look_it_trusts_nobody(folder: ProjectedFolder) -> Non
     """Whoever goes around `wrap_bio` gets the empty shell, which fails closed."""
     assert _context(folder).get_ca_certs() == []
     assert _context(folder).verify_mode is ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize("password", [None, SecretStr("another")])
+def test_a_keys_password_that_does_not_fit_is_named(tmp_path: Path, password: SecretStr | None) -> None:
+    """OpenSSL says "PEM lib" and no more; the variable to look at is the password's."""
+    authority = Authority("ca")
+    ca = tmp_path / "ca.crt"
+    ca.write_bytes(authority.certificate)
+    pair = authority.issue("user", password="right")  # noqa: S106
+    certificate, key = pair.write(tmp_path, "user")
+    with pytest.raises(ValueError, match="KAFKA_SSL_KEY_PASSWORD") as refused:
+        RenewedContext(CertificateFiles(str(ca), str(certificate), str(key), password))
+    assert "another" not in str(refused.value).replace(str(tmp_path), "")

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -222,3 +223,20 @@ def test_every_finding_can_be_shown_and_followed(process: ProcessLook, seen: Obs
     for each in document["findings"]:
         assert each["level"] in {"well", "note", "attention", "act"}
         assert each["page"] is None or manual.page(each["page"]) is not None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"by_size": True},
+        {"by_size": True, "retention_ms": None},
+        {"retention_ms": HOUR_MS, "age_ms": 2 * HOUR_MS},
+    ],
+)
+def test_nothing_is_promised_that_kafka_does_not_keep(changed: dict[str, Any]) -> None:
+    """retention.bytes has no clock, and past the clock's end there is nothing to promise."""
+    away = replace(CALM, s3=S3State.FAILING, fault=FAULT)
+    view = view_of(look(10, **({"age_ms": 1000} | changed)), None)
+    said = next(each for each in findings(away, observed(view), NOW_S) if each.page == "s3-is-away")
+    assert "Nothing is lost" not in said.text
+    assert "Payloads wait in Kafka, which may delete the oldest" in said.text

@@ -184,3 +184,10 @@ def test_ages_of_another_topic_say_nothing() -> None:
     """A topic made anew has other records at the same offsets."""
     then = replace(seen(3, 5, Oldest(3, 900), 1000), topic_id="gone")
     assert aged(seen(3, 9, None, 2000), then).partitions[0].oldest is None
+
+
+def test_pages_that_are_not_there_are_not_remembered() -> None:
+    """Whoever reaches the port could fill the memory with their names."""
+    before = manual._page.cache_info().currsize
+    assert [manual.page(f"no-such-page-{number}") for number in range(100)] == [None] * 100
+    assert manual._page.cache_info().currsize == before

@@ -132,3 +132,10 @@ def test_the_right_region_is_named_when_s3_names_it() -> None:
 def test_a_setting_at_fault_is_named(code: str, variable: str) -> None:
     """Where a code can only come from one setting, its message says which."""
     assert variable in str(error_of(Refusal(400, code), "bucket"))
+
+
+def test_a_servers_text_is_cut_and_hides_nothing() -> None:
+    """Two megabytes of a proxy's page are held by each put that waits, and shown on the status page."""
+    said = str(error_of(Refusal(403, "AccessDenied", "no\u202e\n" + "A" * 2_000_000), "bucket"))
+    assert len(said) < 1200
+    assert said.isprintable()

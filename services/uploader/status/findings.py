@@ -140,6 +140,10 @@ def _kept(view: PipelineView | None) -> str:
     left_s = None if view is None else view.total.retention_left_s
     if left_s is None:
         return "Payloads wait in Kafka."
+    if view is not None and view.look.by_size:
+        return "Payloads wait in Kafka, which may delete the oldest when the topic reaches its retention.bytes."
+    if left_s == 0:
+        return "Payloads wait in Kafka, which may delete the oldest at any moment."
     if left_s == math.inf:
         return "Nothing is lost: payloads wait in Kafka, which keeps them for ever."
     return f"Nothing is lost: payloads wait in Kafka, the oldest for another {duration(left_s)} at least."

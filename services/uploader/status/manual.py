@@ -22,11 +22,13 @@ def names() -> list[str]:
     return sorted(each.name.removesuffix(".md") for each in files(_PACKAGE).iterdir() if each.name.endswith(".md"))
 
 
-@functools.cache
 def page(name: str) -> tuple[str, str] | None:
     """A page's title and its HTML; None: there is none of this name."""
-    if name not in names():
-        return None
+    return _page(name) if name in names() else None
+
+
+@functools.cache  # of pages that are there: whoever asks for others must not fill our memory with their names
+def _page(name: str) -> tuple[str, str]:
     tokens = _markdown().parse((files(_PACKAGE) / f"{name}.md").read_text(encoding="utf-8"))
     title = _anchored(tokens)
     _relinked(tokens)

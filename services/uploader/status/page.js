@@ -51,6 +51,7 @@ function headline(finding) {
   else if (!link || link.getAttribute("href") !== target) {
     by("next").replaceChildren(make("a", "What to do, step by step", { href: target }));
   }
+  set("command", finding.command ?? "");
   document.title = `${{ act: "✕ ", attention: "! " }[finding.level] ?? ""}${finding.title} - Spillway`;
   const circle = `<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'><circle cx='8' cy='8' r='7' fill='${COLOURS[finding.level]}'/></svg>`;
   by("icon").href = `data:image/svg+xml,${encodeURIComponent(circle)}`;
@@ -198,7 +199,8 @@ function show(status) {
 function fresh() {
   const seconds = (Date.now() - answeredMs) / 1000;
   if (last === null) return;
-  set("fresh", seconds > 3 ? `no answer for ${duration(seconds)}` : `live; Kafka was asked ${duration(last.age_seconds)} ago`);
+  set("fresh", seconds > 3 ? `no answer for ${duration(seconds)}` : last.pipeline === null ? "live; Kafka has not answered yet"
+    : `live; Kafka was asked ${duration(last.age_seconds)} ago`);
   if (seconds > 5) {
     headline({ level: "act", title: "This uploader does not answer", page: "process-restarts",
       text: "It ended, or the way to it is cut; the others go on. What is shown below is what it said last." });

@@ -66,6 +66,10 @@ _HINTS: dict[str, str] = {
 }
 
 
+_SAID_MAX = 1000
+"""Letters of a server's own text that are kept: each waiting put holds them, and `/readyz`, log and page show them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """An answer that is no success. `code` is empty where the server sent none; `region` is the right one, if named."""
@@ -112,13 +116,19 @@ def reason_of(status: int, code: str) -> str:
 def error_of(refusal: Refusal, bucket: str) -> StoreError:
     """The refusal as an error to raise; its message says what S3 said, and what to do where we know it."""
     status, code = refusal.status, refusal.code
-    message = f"S3 answered {f'{status} {code}'.rstrip()} for bucket {bucket}: {refusal.message}".rstrip(": ")
+    message = f"S3 answered {f'{status} {code}'.rstrip()} for bucket {bucket}: {_short(refusal.message)}".rstrip(": ")
     if refusal.region:
         message += f"; the bucket is in region {refusal.region}: set AWS_REGION={refusal.region}"
     elif refusal.endpoint:
         message += f"; the bucket is at {refusal.endpoint}"
     hint = "see S3_SSE_KMS_KEY_ID" if code.startswith("KMS.") else _HINTS.get(code)
     return classify(status, code)(reason_of(status, code), f"{message}; {hint}" if hint else message)
+
+
+def _short(text: str) -> str:
+    """A person's share of a text that somebody else has written: not without end, and without letters that hide."""
+    cut = text if len(text) <= _SAID_MAX else f"{text[:_SAID_MAX]}…"
+    return "".join(letter if letter.isprintable() else " " for letter in cut)
 
 
 def snake(code: str) -> str:
