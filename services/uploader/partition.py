@@ -281,6 +281,10 @@ class Partition:
                 outcome = "stored"
             except Exception as error:  # noqa: BLE001 - an unknown one is retried like any other: no record may be lost
                 slot.error = error
+                # A put that waits for its next try holds the error's own words, and not the whole answer of S3 and the
+                # frames that it came through: hundreds wait in an outage.
+                error.__cause__ = error.__context__ = None
+                error.__traceback__ = None
             finally:
                 self._on_wire.discard(worker)
                 self._count(outcome, len(body), time.monotonic() - started_s)

@@ -206,6 +206,22 @@ def test_what_s3_explains_is_said_once() -> None:
     assert [each.title for each in findings(outage, WAITING, NOW_S)] == ["S3 does not take objects (slow_down)"]
 
 
+def test_a_partition_that_cannot_be_read_does_not_hide_the_clock_of_another() -> None:
+    """Partition 0 has 23 h of 100 left; of partition 1 nobody can tell."""
+    partitions = (
+        PartitionLook(0, 0, 100, 105, oldest=Oldest(100, NOW_MS - 77 * HOUR_MS)),
+        PartitionLook(1, 0, 100, 105),
+    )
+    found = worst(CALM, observed(view_of(look(partitions=partitions), None)))
+    assert (found.level, found.title) == (Level.ACT, "The retention clock runs out")
+
+
+def test_after_a_loss_nobody_says_that_nothing_is_lost() -> None:
+    """An outage that has cost payloads already promises nothing of that kind."""
+    outage = replace(CALM, s3=S3State.FAILING, fault=FAULT, lost=500)
+    assert not any("Nothing is lost" in each.text for each in findings(outage, WAITING, NOW_S))
+
+
 def test_a_loss_is_never_hidden_behind_an_outage() -> None:
     """Both are told, the loss first."""
     both = replace(CALM, s3=S3State.FAILING, fault=replace(FAULT, mend=True), lost=1, notes={"lost": "offsets 5 to 9"})

@@ -61,6 +61,11 @@ def test_the_fixed_names_of_the_contract_are_settings() -> None:
         ("KAFKA_TOPIC", "payloads.dead", "KAFKA_DEAD_TOPIC must differ"),
         ("KAFKA_MIN_INSYNC", "two", "KAFKA_MIN_INSYNC"),
         ("KAFKA_SECURITY_PROTOCOL", "TLS", "KAFKA_SECURITY_PROTOCOL"),
+        (
+            "KAFKA_SASL_PASSWORD",
+            "secret",
+            "a KAFKA_SASL_* variable is set, and KAFKA_SECURITY_PROTOCOL=PLAINTEXT uses no",
+        ),
         ("KAFKA_SECURITY_PROTOCOL", "SASL_SSL", "needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"),
         ("KAFKA_SSL_CERTFILE", "cert.pem", "KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE go together"),
         ("KAFKA_SSL_CAFILE", "ca.pem", "KAFKA_SECURITY_PROTOCOL=PLAINTEXT uses no TLS"),
@@ -110,6 +115,8 @@ def test_a_secret_is_never_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         load(UploaderSettings)
     assert "hunter2" not in capsys.readouterr().err
     monkeypatch.delenv("KAFKA_SASL_MECHANISM")
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("KAFKA_SASL_USERNAME", "uploader")
     assert "hunter2" not in repr(load(UploaderSettings))
 
 

@@ -107,7 +107,8 @@ def _s3(process: ProcessLook, view: PipelineView | None, unix_s: float) -> Itera
         yield Finding(
             Level.ACT if fault.mend else Level.ATTENTION,
             f"S3 does not take objects ({fault.reason})",
-            f"Since {clock(fault.since_s)}, for {duration(max(0.0, unix_s - fault.since_s))}. {whose} {_kept(view)}",
+            f"Since {clock(fault.since_s)}, for {duration(max(0.0, unix_s - fault.since_s))}. {whose} "
+            f"{_kept(process, view)}",
             "s3-is-away",
         )
     elif fault is not None and process.s3 is S3State.SHEDDING:
@@ -115,7 +116,7 @@ def _s3(process: ProcessLook, view: PipelineView | None, unix_s: float) -> Itera
             Level.ATTENTION,
             f"S3 takes some objects and refuses others ({fault.reason})",
             f"Since {clock(fault.since_s)}, for {duration(max(0.0, unix_s - fault.since_s))}. The refused are tried "
-            f"again without end. {_kept(view)}",
+            f"again without end. {_kept(process, view)}",
             "s3-is-away",
         )
     elif fault is not None:
@@ -130,15 +131,15 @@ def _s3(process: ProcessLook, view: PipelineView | None, unix_s: float) -> Itera
             Level.ATTENTION,
             "S3 does not answer",
             f"{process.in_flight} puts are under way, and none has ended for {duration(process.silent_s)}. "
-            f"{_kept(view)}",
+            f"{_kept(process, view)}",
             "s3-is-away",
         )
 
 
-def _kept(view: PipelineView | None) -> str:
+def _kept(process: ProcessLook, view: PipelineView | None) -> str:
     """That nothing is lost, and for how long that is so."""
     left_s = None if view is None else view.total.retention_left_s
-    if left_s is None:
+    if left_s is None or process.lost:
         return "Payloads wait in Kafka."
     if view is not None and view.look.by_size:
         return "Payloads wait in Kafka, which may delete the oldest when the topic reaches its retention.bytes."
@@ -195,9 +196,12 @@ def _conditions(process: ProcessLook) -> Iterator[Finding]:
 
 
 def _retention(view: PipelineView) -> Iterator[Finding]:
-    left_s, age_s = view.total.retention_left_s, view.total.lag_s
-    if not view.total.lag_records or left_s is None or age_s is None:
+    # Of those that are known: one partition that cannot be read must not hide the clock of the others.
+    known = [each for each in view.standings if each.lag_records and None not in {each.retention_left_s, each.lag_s}]
+    worst = min(known, key=lambda each: each.retention_left_s or 0.0, default=None)
+    if worst is None:
         return
+    left_s, age_s = worst.retention_left_s or 0.0, worst.lag_s or 0.0
     says = f"The oldest payload that is not in S3 is {duration(age_s)} old; Kafka may delete it in {duration(left_s)}."
     if left_s < DAY_S and age_s > left_s:
         yield Finding(Level.ACT, "The retention clock runs out", f"{says} Buy time now.", "retention-clock")

@@ -69,8 +69,9 @@ function todo(findings) {
     item.append(sign, what);
     return item;
   });
-  const focused = document.activeElement;
-  if (focused && by("todo").contains(focused)) return;  // not from under somebody's finger
+  const focused = document.activeElement, selection = document.getSelection();
+  const marked = !selection.isCollapsed && by("todo").contains(selection.anchorNode);
+  if (marked || (focused && by("todo").contains(focused))) return;  // not from under somebody's finger
   by("todo").replaceChildren(...items);
 }
 
