@@ -83,10 +83,6 @@ class KafkaSettings(EnvironmentSettings):
             raise ValueError(f"KAFKA_SECURITY_PROTOCOL={protocol} needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
         if bool(self.kafka_ssl_certfile) != bool(self.kafka_ssl_keyfile):
             raise ValueError("KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE go together: set both or neither")
-        if not protocol.startswith("SASL") and (
-            self.kafka_sasl_username or self.kafka_sasl_password or self.kafka_sasl_token_file
-        ):
-            raise ValueError(f"a KAFKA_SASL_* variable is set, and KAFKA_SECURITY_PROTOCOL={protocol} uses no SASL")
         if not protocol.endswith("SSL") and (self.kafka_ssl_cafile or self.kafka_ssl_certfile):
             raise ValueError(
                 f"KAFKA_SSL_CAFILE or KAFKA_SSL_CERTFILE is set, and KAFKA_SECURITY_PROTOCOL={protocol} uses no TLS"

@@ -21,6 +21,7 @@ import psutil
 
 _POLL_S = 0.03
 _TAIL_BYTES = 16_384
+_STOPPED_WITHIN_S = 5.0
 _CLOCK_SLACK_S = 5.0
 """A process's start time is derived from the boot time, which moves when the clock is set."""
 _LEASH = str(Path(__file__).with_name("leash.py"))
@@ -161,8 +162,28 @@ class ServerProcess:
         self._forget()
 
     def freeze(self) -> None:
-        """Stop it from running without ending it (SIGSTOP): it answers nothing and closes nothing."""
+        """Stop it from running without ending it (SIGSTOP): it answers nothing and closes nothing.
+
+        Returns once it has stopped: the kernel stops one thread after another, and on another processor one of them may
+        still answer a moment after the signal was sent.
+        """
         self._signal(signal.SIGSTOP)
+        end_s = time.monotonic() + _STOPPED_WITHIN_S
+        while not self._stopped() and time.monotonic() < end_s:
+            time.sleep(_POLL_S)
+
+    def _stopped(self) -> bool:
+        """Whether each of its threads is stopped, or it has ended; True where the system does not tell (no /proc)."""
+        if self._popen is None:
+            return True
+        for each in Path(f"/proc/{self._popen.pid}/task").glob("*/stat"):
+            try:
+                state = each.read_text("ascii", "replace").rpartition(")")[2].split()[0]
+            except OSError:
+                continue  # this thread has ended
+            if state not in "TtZX":
+                return False
+        return True
 
     def thaw(self) -> None:
         """Let a frozen process run on (SIGCONT)."""

@@ -61,11 +61,6 @@ def test_the_fixed_names_of_the_contract_are_settings() -> None:
         ("KAFKA_TOPIC", "payloads.dead", "KAFKA_DEAD_TOPIC must differ"),
         ("KAFKA_MIN_INSYNC", "two", "KAFKA_MIN_INSYNC"),
         ("KAFKA_SECURITY_PROTOCOL", "TLS", "KAFKA_SECURITY_PROTOCOL"),
-        (
-            "KAFKA_SASL_PASSWORD",
-            "secret",
-            "a KAFKA_SASL_* variable is set, and KAFKA_SECURITY_PROTOCOL=PLAINTEXT uses no",
-        ),
         ("KAFKA_SECURITY_PROTOCOL", "SASL_SSL", "needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"),
         ("KAFKA_SSL_CERTFILE", "cert.pem", "KAFKA_SSL_CERTFILE and KAFKA_SSL_KEYFILE go together"),
         ("KAFKA_SSL_CAFILE", "ca.pem", "KAFKA_SECURITY_PROTOCOL=PLAINTEXT uses no TLS"),
