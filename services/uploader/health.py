@@ -41,7 +41,7 @@ class StoreHealth:
         self._failed_s = 0.0  # the last failure
         self._stored_since = False  # whether a put was stored after it
         self._stored = False  # whether a put was stored since `settle` was asked last
-        self._stored_s: float | None = None  # when it was asked last and one had been, in this failure
+        self._stored_s: float | None = None  # when an object was last seen to be stored during this failure
 
     @property
     def fault(self) -> StoreFault | None:

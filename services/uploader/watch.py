@@ -2,8 +2,8 @@
 
 Owns the gauges of lag, memory, progress and retention, of Kafka's last answer (which outlives the session), and the
 readiness conditions `kafka` (while a session lasts) and `progress`. The broker is asked, and not the client: its own
-high-water mark comes with fetches, and a full partition is
-not fetched, so that it would stand still in just the outage that it is needed for.
+high-water mark comes with fetches, and a full partition is not fetched, so that it would stand still in just the outage
+that it is needed for.
 
 Stores, polls and commits nothing. It ends the session, by raising, where only a new one helps: another topic of the
 same name, or a client that does not get on although the broker has records.

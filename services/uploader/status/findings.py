@@ -84,7 +84,7 @@ def _kafka(process: ProcessLook, observed: Observed) -> Iterator[Finding]:
     reason, topic = process.reasons.get("kafka"), process.reasons.get("topic")
     old = f" The picture is {duration(observed.age_s)} old." if observed.view is not None else ""
     if reason not in {None, "starting"}:
-        says = f"{reason}. Nothing is lost; what Kafka has acknowledged is in Kafka.{old}"
+        says = f"{reason}. What Kafka has acknowledged is in Kafka.{old}"
         yield Finding(Level.ACT, "Kafka does not answer", says, "kafka-is-away")
     elif reason == "starting":
         yield Finding(Level.NOTE, "This uploader is starting", "It has not reached Kafka yet.")

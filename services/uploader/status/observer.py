@@ -40,7 +40,7 @@ class Observer:
 
     def __init__(self, settings: UploaderSettings) -> None:
         self._settings = settings
-        self._asked_s = -LEFT_AFTER_S  # when somebody last asked; loop time
+        self._asked_s = -LEFT_AFTER_S  # when somebody last asked; monotonic
         self._asked = asyncio.Event()  # set while there are viewers
         self._looks: deque[Look] = deque()  # the last RATES_OVER_S of one connection, the oldest first
         self._aged: Look | None = None  # the last one that read the oldest records

@@ -146,7 +146,7 @@ function partitions(pipeline) {
       drained(each), holder.get(each.partition) ?? "nobody"];
     cells.forEach((text, column) => set(row.cells[column] ?? row.appendChild(make("td", "", { className: column > 3 ? "more" : "" })), `${text}`));
     const left = each.retention_left_seconds, age = each.lag_seconds;
-    row.dataset.level = left === null || !each.lag_records ? "" : age > left ? "act" : age * 3 > left ? "attention" : "";
+    row.dataset.level = left === null || !each.lag_records ? "" : age > left && left < 86400 ? "act" : age * 3 > left ? "attention" : "";
   });
   const all = pipeline.partitions.length;
   by("all").hidden = all <= WORST_SHOWN;
