@@ -2,141 +2,48 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
-from aiokafka import AIOKafkaProducer, ConsumerRecord
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     MessageSizeTooLargeError,
-    NotEnoughReplicasAfterAppendError,
-    NotEnoughReplicasError,
     TopicAuthorizationFailedError,
 )
-from prometheus_client import CollectorRegistry
 
 from services.uploader import dead_letter_topic
-from services.uploader.dead_letter import EXTRA_BYTES, DeadShare
-from services.uploader.dead_letter_topic import CONDITION, DeadLetters
-from services.uploader.errors import PoisonRecord
-from services.uploader.settings import UploaderSettings
-from shared.ops import Readiness
-from shared.telemetry import UploaderMetrics
+from services.uploader.dead_letter import EXTRA_BYTES
 from tests.harness.broker import Topic
+from tests.harness.dead_letter_stand import (
+    LIVE_BYTES_MAX,
+    TOO_LARGE,
+    Header,
+    bench,
+    led,
+    poison,
+    true_in_the_end,
+    until,
+)
 
 if TYPE_CHECKING:
     from deploy.local.kafka import EmbeddedKafka
 
 MakeTopic = Callable[..., Topic]
 
-DEADLINE_S = 40
-LIVE_BYTES_MAX = 1_048_588
-TOO_LARGE = PoisonRecord("entity_too_large", "S3 answered 400 EntityTooLarge: Ünïcödé")
-Header = tuple[str, bytes | None]
-
-
-def _led(topic: Topic) -> Topic:
-    """Once its dead-letter topic has a leader that answers: a topic that was just made may have none yet."""
-    assert Topic(topic.bootstrap_servers, topic.dead, 1).ends() == {0: 0}
-    return topic
-
 
 @pytest.fixture
 def topic(make_topic: MakeTopic) -> Topic:
     """A topic and its dead-letter topic on the shared broker."""
-    return _led(make_topic(1))
+    return led(make_topic(1))
 
 
 @pytest.fixture
 def own_topic(own_kafka: "EmbeddedKafka", make_topic: MakeTopic) -> Topic:
     """The same on a broker that the test may stop and freeze."""
-    return _led(make_topic(1, bootstrap_servers=own_kafka.bootstrap_servers))
-
-
-@dataclass
-class Bench:
-    """The letters under test and what they say."""
-
-    letters: DeadLetters
-    topic: Topic
-    readiness: Readiness
-    registry: CollectorRegistry
-
-    @property
-    def reason(self) -> str:
-        return self.readiness.reasons.get(CONDITION, "")
-
-    @property
-    def held(self) -> float | None:
-        return self.registry.get_sample_value("spillway_uploader_dead_letters_held")
-
-    @property
-    def counted(self) -> float | None:
-        return self.registry.get_sample_value("spillway_uploader_dead_letters_total", {"reason": "entity_too_large"})
-
-    async def bury(self, raw: ConsumerRecord) -> bool:
-        async with asyncio.timeout(DEADLINE_S):
-            return await self.letters.bury(raw, TOO_LARGE, 1)
-
-    async def written(self) -> list[ConsumerRecord]:
-        """What the dead-letter topic holds."""
-        dead = Topic(self.topic.bootstrap_servers, self.topic.dead, 1)
-        return await asyncio.to_thread(dead.records)
-
-
-@asynccontextmanager
-async def bench(topic: Topic, *, share: DeadShare | None = None, min_insync: int = 1) -> AsyncIterator[Bench]:
-    settings = UploaderSettings(
-        s3_bucket="bucket",
-        kafka_bootstrap_servers=topic.bootstrap_servers,
-        kafka_topic=topic.name,
-        kafka_dead_topic=topic.dead,
-        kafka_min_insync=min_insync,
-    )
-    readiness, registry = Readiness(CONDITION), CollectorRegistry()
-    letters = DeadLetters(settings, readiness, UploaderMetrics(registry), share or DeadShare(1.0))
-    async with letters:
-        yield Bench(letters, topic, readiness, registry)
-
-
-async def until(condition: Callable[[], object], *, deadline_s: float = DEADLINE_S) -> None:
-    async with asyncio.timeout(deadline_s):
-        while not condition():  # noqa: ASYNC110 - a condition with a deadline
-            await asyncio.sleep(0.05)
-
-
-async def true_in_the_end(question: Callable[[], Awaitable[bool]]) -> None:
-    """Ask as a partition's worker would, until it is told True."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not await question():  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.1)
-
-
-def poison(
-    topic: Topic,
-    offset: int = 0,
-    *,
-    key: bytes | None = b"key",
-    value: bytes = b"value",
-    headers: Sequence[Header] = (),
-) -> ConsumerRecord:
-    return ConsumerRecord(
-        topic=topic.name,
-        partition=2,
-        offset=offset,
-        timestamp=1_795_521_600_123,
-        timestamp_type=1,
-        key=key,
-        value=value,
-        checksum=None,
-        serialized_key_size=-1,
-        serialized_value_size=len(value),
-        headers=tuple(headers),
-    )
+    return led(make_topic(1, bootstrap_servers=own_kafka.bootstrap_servers))
 
 
 async def delete_topic(bootstrap_servers: str, name: str) -> None:
@@ -305,117 +212,3 @@ async def test_who_may_not_read_configurations_may_still_bury(
         await until(lambda: not b.reason)
         assert await b.bury(poison(topic))
     assert [r.levelname for r in caplog.records if "cannot be checked" in r.getMessage()] == ["INFO"]
-
-
-class _Refusing:
-    """A producer of whose letters the broker says no, in ways that a broker of one node never does."""
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    async def send_and_wait(self, *_: object, **__: object) -> None:
-        raise self._error
-
-
-@pytest.mark.parametrize(
-    ("error", "says"),
-    [
-        (NotEnoughReplicasError(), "has fewer replicas in sync than its min.insync.replicas"),
-        (NotEnoughReplicasAfterAppendError(), "has fewer replicas in sync than its min.insync.replicas"),
-        (TopicAuthorizationFailedError("t"), "this client may not write to dead-letter topic"),
-    ],
-)
-async def test_a_refusal_by_the_broker_holds_the_letter(topic: Topic, error: Exception, says: str) -> None:
-    """Whatever is not an ack of all in-sync replicas is none; those that waited behind it share the reason."""
-    async with bench(topic) as b:
-        b.letters._producer = _Refusing(error)
-        assert not any(await asyncio.gather(*(b.bury(poison(topic, offset)) for offset in range(3))))
-        assert says in b.reason
-        b.letters._producer = None
-        await true_in_the_end(lambda: b.bury(poison(topic)))
-
-
-async def test_over_the_share_poison_is_held_and_nothing_is_written(topic: Topic) -> None:
-    """2 of the last 10: the third letter waits; the reason says what the operator can do; stored records make room."""
-    async with bench(topic, share=DeadShare(0.2, 10)) as b:
-        assert [await b.bury(poison(b.topic, offset)) for offset in range(4)] == [True, True, False, False]
-        assert "2 poison records wait: 2 of the last 2 settled records were poison" in b.reason
-        assert "DEAD_LETTER_SHARE_MAX" in b.reason
-        assert "entity_too_large" in b.reason
-        for _ in range(8):
-            b.letters.settled()
-        assert len(await b.written()) == 2
-        assert [await b.bury(poison(b.topic, offset)) for offset in range(2, 5)] == [True, True, False]  # two have left
-        b.letters.release(poison(b.topic, 4))
-        await until(lambda: (b.held, b.reason) == (0, ""))
-        assert len(await b.written()) == 4
-
-
-async def test_what_is_stored_or_revoked_waits_no_more(topic: Topic) -> None:
-    """Readiness holds again when the last held record is let go; and no sooner."""
-    async with bench(topic, share=DeadShare(0.0)) as b:
-        for offset in (1, 2):
-            assert not await b.bury(poison(b.topic, offset))
-        b.letters.release(poison(b.topic, 1))
-        assert (b.held, CONDITION in b.readiness.reasons) == (1, True)
-        b.letters.release(poison(b.topic, 7))  # never held: nothing changes
-        b.letters.release(poison(b.topic, 2))
-        await until(lambda: (b.held, b.reason) == (0, ""))
-
-
-async def test_stopped_and_started_broker(own_kafka: "EmbeddedKafka", own_topic: Topic) -> None:
-    """While Kafka is away every letter is held, all waiters are told within one time-out, and afterwards they go."""
-    async with bench(own_topic) as b:
-        assert await b.bury(poison(own_topic, 0))
-        await asyncio.to_thread(own_kafka.stop)
-        async with asyncio.timeout(DEADLINE_S):
-            assert not any(await asyncio.gather(*(b.bury(poison(own_topic, offset)) for offset in range(1, 30))))
-        assert b.held == 29
-        assert f"KAFKA_BOOTSTRAP_SERVERS={own_topic.bootstrap_servers}" in b.reason
-        await asyncio.to_thread(own_kafka.start)
-        for offset in range(1, 30):
-            await true_in_the_end(lambda offset=offset: b.bury(poison(own_topic, offset)))  # type: ignore[misc]
-        assert (b.held, b.reason) == (0, "")
-        offsets = {dict(letter.headers)["dead.offset"] for letter in await b.written()}
-        assert offsets == {b"%d" % offset for offset in range(30)}
-
-
-async def test_frozen_broker(own_kafka: "EmbeddedKafka", own_topic: Topic) -> None:
-    """A broker that hangs holds a letter within a bound; a bury that is cancelled meanwhile ends at once and leaves no
-    task; thawed, the same letter goes.
-    """
-    async with bench(own_topic) as b:
-        assert await b.bury(poison(own_topic, 0))
-        own_kafka.freeze()
-        try:
-            tasks = asyncio.all_tasks()
-            cancelled = [asyncio.create_task(b.bury(poison(own_topic, offset))) for offset in (1, 2)]
-            await until(b.letters._writing.locked)
-            for task in cancelled:
-                task.cancel()
-            done, _ = await asyncio.wait(cancelled, timeout=1)
-            assert len(done) == 2
-            assert not b.letters._writing.locked()
-            assert not await b.bury(poison(own_topic, 3))
-            assert b.held == 1
-        finally:
-            own_kafka.thaw()
-        await true_in_the_end(lambda: b.bury(poison(own_topic, 3)))
-        await until(lambda: not b.reason)
-        await until(lambda: not b.letters._closing)
-        ours = {task.get_coro().__qualname__ for task in asyncio.all_tasks() - tasks}  # type: ignore[union-attr]
-        assert not {name for name in ours if "bury" in name or "stop_producer" in name}
-        assert b"3" in {dict(letter.headers)["dead.offset"] for letter in await b.written()}
-
-
-async def test_closing_is_bounded_while_the_broker_is_frozen(own_kafka: "EmbeddedKafka", own_topic: Topic) -> None:
-    """A letter on its way to a frozen broker does not keep the process from leaving."""
-    try:
-        async with asyncio.timeout(DEADLINE_S), bench(own_topic) as b:
-            assert await b.bury(poison(own_topic, 0))
-            own_kafka.freeze()
-            stuck = asyncio.create_task(b.bury(poison(own_topic, 1)))
-            await until(b.letters._writing.locked)
-            stuck.cancel()
-    finally:
-        own_kafka.thaw()
