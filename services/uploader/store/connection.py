@@ -6,7 +6,7 @@ connects and never sends anything twice; it only says by `IdleClosedError` that 
 
 import asyncio
 from collections.abc import Callable
-from typing import Self, cast
+from typing import cast
 
 from services.uploader.errors import TransientError
 from services.uploader.store.answer_reader import Answer, AnswerReader, BadAnswerError
@@ -22,7 +22,7 @@ class IdleClosedError(Exception):
 class Connection(asyncio.Protocol):
     """Made by a pool, which is told by `on_lost` when it is gone."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[Self], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[["Connection"], None]) -> None:
         self._loop = loop
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
