@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
+import uvloop
 from prometheus_client import CollectorRegistry
 
 from services.uploader.errors import ClientSetupError, PoisonRecord, StoreError, TransientError
@@ -20,6 +21,12 @@ from shared.telemetry import UploaderMetrics
 from tests.harness.raw_s3 import RawS3, listening, refused, stored
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.fixture(params=[None, uvloop.new_event_loop], ids=["asyncio", "uvloop"], autouse=True)
+def loop_factory(request: pytest.FixtureRequest) -> object:
+    """Both loops: the uploader runs on uvloop, whose transports are of another make."""
+    return request.param
 
 
 @pytest.fixture(autouse=True)
