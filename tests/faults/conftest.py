@@ -3,12 +3,14 @@
 A test's time limit raises in the test: the default one ends the process, and teardown with it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.s3 import FakeS3
+from tests.fakes.s3_adversary import Adversary
+from tests.harness.adverse import Adverse
 from tests.harness.broker import Topic
 from tests.harness.durations import SWITCH, Durations, chosen
 from tests.harness.pipeline import Pipeline
@@ -54,3 +56,28 @@ def s3_client(request: pytest.FixtureRequest) -> str:
 def s3_pipeline(make_topic: Callable[..., Topic], processes: Processes, fake_s3: FakeS3, s3_client: str) -> Pipeline:
     """`pipeline` for what S3 does wrong: once for each S3 client."""
     return Pipeline(processes, make_topic(), fake_s3, s3_client)
+
+
+@pytest.fixture
+def adversary() -> Iterator[Adversary]:
+    """An S3 server on one address that speaks HTTP wrongly when told so."""
+    with Adversary() as server:
+        yield server
+
+
+@pytest.fixture
+def adverse_on(s3_client: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Adversary], Adverse]:
+    """Stores on an adversary that the test makes, once for each S3 client."""
+    return lambda server: Adverse(s3_client, server, monkeypatch)
+
+
+@pytest.fixture
+def adverse(adverse_on: Callable[[Adversary], Adverse], adversary: Adversary) -> Adverse:
+    """Stores on `adversary`, once for each S3 client."""
+    return adverse_on(adversary)
+
+
+@pytest.fixture
+def wire(adversary: Adversary, monkeypatch: pytest.MonkeyPatch) -> Adverse:
+    """Stores of the client `wire` alone: for what the libraries under the other one do otherwise."""
+    return Adverse("wire", adversary, monkeypatch)

@@ -1,0 +1,56 @@
+"""Host names of a test's own in this process's resolver, and addresses where nobody answers."""
+
+import contextlib
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+
+class Names:
+    """What `socket.getaddrinfo` says, for the names that are given; for all others what it always says.
+
+    Attributes:
+        addresses: by name, in the order of an answer; none at all is a name that does not resolve.
+        asked: how often each was asked.
+
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.addresses: dict[str, Sequence[str]] = {}
+        self.asked: dict[str, int] = {}
+        self._real = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", self._resolve)
+
+    def _resolve(self, host: Any, port: Any, *arguments: Any, **named: Any) -> list[Any]:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name not in self.addresses:
+            return self._real(host, port, *arguments, **named)
+        self.asked[name] = self.asked.get(name, 0) + 1
+        if not self.addresses[name]:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [
+            entry
+            for address in self.addresses[name]
+            for entry in self._real(address, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        ]
+
+
+@contextlib.contextmanager
+def black_hole(host: str, port: int) -> Iterator[None]:
+    """Take connections on the address into a full backlog: a further one is neither taken nor refused."""
+    with socket.socket() as listener, contextlib.ExitStack() as filling:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(0)
+        for _ in range(64):
+            client = filling.enter_context(socket.socket())
+            client.settimeout(0.3)
+            try:
+                client.connect((host, port))
+            except TimeoutError:
+                break
+        else:
+            raise AssertionError("64 connections do not fill a backlog of none")
+        yield
