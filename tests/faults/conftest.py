@@ -16,7 +16,7 @@ from tests.harness.durations import SWITCH, Durations, chosen
 from tests.harness.pipeline import Pipeline
 from tests.harness.processes import Processes
 
-S3_CLIENTS = ["aiobotocore"]
+S3_CLIENTS = ["aiobotocore", "wire"]
 """Values of S3_CLIENT that the S3 faults are run over, one after the other."""
 
 
