@@ -87,6 +87,17 @@ async def test_all_kept_connections_die_at_once(wire: Adverse) -> None:
     assert all(len(wire.server.bodies(f"again-{number}")) == 1 for number in range(count))
 
 
+@pytest.mark.parametrize("then", ENDS)
+async def test_closed_under_a_put_that_waited_for_a_place(wire: Adverse, then: Then) -> None:
+    """It is handed a connection that another put has just used, and that is closed: it, too, has a fresh one to go."""
+    async with wire.open(connections_max=1) as store:
+        wire.server.then(stores(apart=True), unanswered(then))
+        async with asyncio.TaskGroup() as group:
+            for key in ("first", "waited"):
+                group.create_task(wire.put(store, key))
+    assert wire.server.keys == ["first", "waited", "waited"]
+
+
 async def test_connections_are_bounded(adverse: Adverse) -> None:
     """However many puts there are, there are never more connections than were asked for, and all get their turn."""
     async with adverse.open(connections_max=4) as store:

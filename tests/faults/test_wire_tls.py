@@ -1,5 +1,7 @@
 """TLS goes wrong on the way to S3, inside one process: nobody else is given a payload, and what is renewed is used."""
 
+import asyncio
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -242,3 +244,16 @@ async def test_a_handshake_that_is_cut_is_transient(adverse: Adverse) -> None:
         with pytest.raises(TransientError) as caught:
             await adverse.put(store, "key")
         assert caught.value.reason == "connection"
+
+
+async def test_an_address_that_never_shakes_hands_is_passed_over(
+    secure: Adverse, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two addresses takes connections, and says nothing: no put fails, and not each new one waits for it."""
+    Names(monkeypatch).addresses["s3.test"] = ["127.0.0.9", HOST]
+    site.present(site.authority.issue("s3", hosts=("s3.test",)))
+    secure.server.always = stores(then=Then.CLOSE)
+    with socket.create_server(("127.0.0.9", secure.server.port)):
+        async with secure.open(secure.server.url("s3.test")) as store, asyncio.timeout(15):
+            for number in range(12):
+                await secure.put(store, f"key-{number}")

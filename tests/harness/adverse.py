@@ -13,11 +13,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.uploader.errors import StoreError
-from services.uploader.store import Store
+from services.uploader.store import Store, clients
 from services.uploader.store.options import StoreOptions
 from shared.telemetry import UploaderMetrics
 from tests.fakes.s3_adversary import BUCKET, Act, Adversary
-from tests.harness.store_stands import CLIENTS, TIMED
+from tests.harness.store_stands import CLIENTS
 
 BODY = b'{"reading": 1}'
 BOUND_S = 8.0
@@ -43,11 +43,11 @@ class Adverse:
 
     def read_timeout(self, seconds: float) -> None:
         """Shorten the wait for a byte."""
-        self._monkeypatch.setattr(TIMED[self.client], "READ_TIMEOUT_S", seconds)
+        self._monkeypatch.setattr(clients, "READ_TIMEOUT_S", seconds)
 
     def connect_timeout(self, seconds: float) -> None:
         """Shorten the wait for a connection, TLS and all."""
-        self._monkeypatch.setattr(TIMED[self.client], "CONNECT_TIMEOUT_S", seconds)
+        self._monkeypatch.setattr(clients, "CONNECT_TIMEOUT_S", seconds)
 
     @asynccontextmanager
     async def open(self, endpoint_url: str = "", **options: Any) -> AsyncIterator[Store]:
@@ -88,13 +88,13 @@ class Adverse:
         await self.put(store, key)
         assert self.server.bodies(key) == [BODY]
 
-    async def stored_at_last(self, store: Store, key: str) -> list[StoreError]:
+    async def stored_at_last(self, store: Store, key: str, body: bytes = BODY) -> list[StoreError]:
         """Put as the uploader does, again and again, until it is stored; the errors on the way."""
         errors: list[StoreError] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while True:
                 try:
-                    await self.put(store, key)
+                    await self.put(store, key, body)
                 except StoreError as error:
                     errors.append(error)
                     await asyncio.sleep(0.02)
