@@ -64,8 +64,11 @@ class Pool:
                 return
         self._idle.append(connection)
 
-    async def connect(self) -> Connection:
+    async def connect(self, *, fresh: bool = False) -> Connection:
         """A connection, most often a new one: where there may be no more, the next that is free.
+
+        Args:
+            fresh: never one that has been used, which then makes room for a new one.
 
         Raises:
             TransientError: none could be made.
@@ -76,8 +79,13 @@ class Pool:
             self._places += 1
         else:
             while (connection := await self._wait()) is not None:
-                if connection.usable:  # or it was closed on the way here, and its place went to the next in the queue
+                if not connection.usable:  # closed on the way here, and its place went to the next in the queue
+                    continue
+                if not fresh:
                     return connection
+                self._all.remove(connection)  # first: so its place stays, and is ours
+                connection.abort()
+                break
         try:
             return await self._make()
         except BaseException:
@@ -150,14 +158,14 @@ class Pool:
             try:
                 async with asyncio.timeout(share_s):
                     await self._loop.sock_connect(opened, address.socket_address)
+                    _, connection = await self._loop.create_connection(
+                        lambda: Connection(self._loop, self._lost),
+                        sock=opened,
+                        ssl=self._context,
+                        server_hostname=self._host if self._context is not None else None,
+                    )
             except TimeoutError as error:
                 raise TransientError("timeout", f"{where} took no connection within {share_s:g} s") from error
-            _, connection = await self._loop.create_connection(
-                lambda: Connection(self._loop, self._lost),
-                sock=opened,
-                ssl=self._context,
-                server_hostname=self._host if self._context is not None else None,
-            )
         except BaseException as error:
             opened.close()
             if isinstance(error, OSError):
