@@ -94,7 +94,7 @@ class AnswerReader:
             self.keeps_alive = False
             if self.answer is None:
                 raise BadAnswerError(f"no HTTP: {error}") from error
-        if self._informational > INFORMATIONAL_MAX and self.answer is None:
+        if self._informational > INFORMATIONAL_MAX:
             raise BadAnswerError(f"more than {INFORMATIONAL_MAX} answers with 1xx")
         return self.answer
 

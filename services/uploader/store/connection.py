@@ -5,6 +5,9 @@ connects and never sends anything twice; it only says by `IdleClosedError` that 
 """
 
 import asyncio
+import fcntl
+import struct
+import termios
 from collections.abc import Callable
 from typing import cast
 
@@ -97,7 +100,7 @@ class Connection(asyncio.Protocol):
         self.beats += 1
         if self._transport is None or self._waiter is None:
             return
-        unsent_bytes = self._transport.get_write_buffer_size()
+        unsent_bytes = self._transport.get_write_buffer_size() + _in_the_kernel(self._transport)
         if unsent_bytes != self._unsent_bytes:
             self._unsent_bytes = unsent_bytes
             self.beats = 0
@@ -134,3 +137,12 @@ class Connection(asyncio.Protocol):
         self.abort()
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
+
+
+def _in_the_kernel(transport: asyncio.Transport) -> int:
+    """Bytes that the system has taken and the other side has not: megabytes of a large body, and its end, lie there."""
+    try:
+        queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+    except (OSError, AttributeError):  # no socket, or a system that does not tell
+        return 0
+    return int(struct.unpack("i", queued)[0])

@@ -23,12 +23,16 @@ def followed(template: Template, path: str, location: str, region: str) -> Templ
         region: of the bucket, as the answer says; empty where it does not.
 
     """
-    parts = urlsplit(location)
+    try:
+        parts = urlsplit(location)
+        port = parts.port
+    except ValueError:  # no URL at all
+        return None
     before, after = _OF_S3.fullmatch(template.host), _OF_S3.fullmatch(parts.hostname or "")
     if before is None or after is None or before.groupdict() != after.groupdict():
         return None
     if region not in ("", template.region) or parts.scheme != ("https" if template.tls else "http"):
         return None
-    if parts.port not in (None, template.port) or parts.path != path or parts.query or parts.username is not None:
+    if port not in (None, template.port) or parts.path != path or parts.query or parts.username is not None:
         return None
     return replace(template, host=parts.hostname or "", host_header=parts.hostname or "")

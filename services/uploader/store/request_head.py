@@ -20,7 +20,7 @@ _PATTERNS_MAX = 64
 _ENCODED_AS_ITSELF = re.compile(r"[A-Za-z0-9._~/=-]*")  # but for "=", which is one replacement
 _PLAIN = re.compile(r"[!-~\0]*")  # visible ASCII: canonical as it is; \0 joins the values
 _VALUE = re.compile(r"[ -~\t]*")
-_NAME = re.compile(r"[A-Za-z0-9!#$&'*+.^_`|~-]+")
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 # Not covered by botocore's signatures either: proxies may change it (SIGNED_HEADERS_BLACKLIST).
 _UNSIGNED_NAMES = frozenset({"user-agent"})
 
