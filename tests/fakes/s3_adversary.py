@@ -196,6 +196,22 @@ class Adversary:
         """An endpoint of this server, under any name that leads here."""
         return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
 
+    def environment(self) -> dict[str, str]:
+        """The variables that point an S3 client here, as `FakeS3` has them."""
+        return {
+            "S3_ENDPOINT_URL": self.endpoint_url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test-secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def create_bucket(self, name: str) -> Shelf:
+        """The one bucket is there."""
+        assert name == BUCKET
+        return self.shelf
+
     def then(self, *acts: Act) -> None:
         """These for the next requests."""
         self.acts.extend(acts)
