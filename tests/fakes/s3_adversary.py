@@ -169,7 +169,7 @@ class Adversary:
         self.port = port
         self._tls = tls
         self._servers: dict[str, asyncio.Server] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._serving: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}  # by its connection
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="adversary", daemon=True)
 
@@ -237,9 +237,7 @@ class Adversary:
 
     async def _listen(self, host: str) -> None:
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = self._loop.create_task(self._serve(host, reader, writer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._serving[writer] = self._loop.create_task(self._serve(host, reader, writer))
 
         server = await asyncio.start_server(connected, host, self.port, ssl=self._tls, limit=_HEAD_BYTES_MAX)
         self.port = server.sockets[0].getsockname()[1]
@@ -256,7 +254,8 @@ class Adversary:
     async def _close(self) -> None:
         for server in self._servers.values():
             server.close()
-        left = list(self._tasks)
+        # Also those of asyncio that still shake hands.
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
@@ -270,6 +269,7 @@ class Adversary:
                 await self._script(wire)
         finally:
             self.alive.discard(wire)
+            del self._serving[writer]
             if not wire.closed:
                 writer.close()
 
