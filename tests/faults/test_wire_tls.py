@@ -223,9 +223,10 @@ async def test_a_handshake_that_is_cut_is_transient(adverse: Adverse) -> None:
 
 
 async def test_an_address_that_never_shakes_hands_is_passed_over(
-    secure: Adverse, site: Site, monkeypatch: pytest.MonkeyPatch
+    server: Adversary, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of two addresses takes connections, and says nothing: no put fails, and not each new one waits for it."""
+    secure = Adverse("wire", server, monkeypatch)
     Names(monkeypatch).addresses["s3.test"] = ["127.0.0.9", HOST]
     site.present(site.authority.issue("s3", hosts=("s3.test",)))
     secure.server.always = stores(then=Then.CLOSE)
