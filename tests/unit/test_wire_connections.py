@@ -4,16 +4,18 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.uploader.errors import PoisonRecord, StoreError, TransientError
+from services.uploader.errors import ClientSetupError, PoisonRecord, StoreError, TransientError
 from services.uploader.store import addresses, clients, pool, wire
 from services.uploader.store.addresses import Address, Addresses
 from services.uploader.store.answer_reader import ANSWER_BYTES_MAX
 from services.uploader.store.options import StoreOptions
 from services.uploader.store.renewing import RenewingStore
+from services.uploader.store.request_head import Template
 from shared.telemetry import UploaderMetrics
 from tests.harness.raw_s3 import RawS3, listening, refused, stored
 
@@ -345,6 +347,31 @@ async def test_the_end_closes_every_connection() -> None:
         async with opened(server) as store:
             await asyncio.gather(*(store.put("key", b"%d" % number, {}) for number in range(5)))
         await until(lambda: server.open == 0)
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_307_is_followed_once_and_signed_anew(again: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the rule allows it, the same put goes to the other host, under that host's name; never to a third."""
+
+    async def away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await second.read(reader)
+        writer.write(refused(307, "TemporaryRedirect", b"Location: /bucket/key\r\n"))
+        await reader.read()
+
+    def follow(template: Template, *_: str) -> Template:
+        return replace(template, port=second.port, host_header=f"127.0.0.1:{second.port}")
+
+    monkeypatch.setattr(wire, "followed", follow)
+    async with listening(away if again else None) as second, listening(away) as first:
+        async with opened(first) as store:
+            if again:
+                with pytest.raises(ClientSetupError):
+                    await store.put("key", b"body", {})
+            else:
+                await store.put("key", b"body", {})
+        assert len(second.requests) == 2
+        assert any(b"Host: 127.0.0.1:%d\r\n" % second.port in head for head, _ in second.requests)
+        await until(lambda: first.open + second.open == 0)
 
 
 FIRST, SECOND, THIRD = (Address(socket.AF_INET, (f"127.0.0.{number}", 1)) for number in (1, 2, 3))

@@ -11,6 +11,7 @@ ALGORITHM = "AWS4-HMAC-SHA256"
 SERVICE = "s3"
 UNSIGNED = b"UNSIGNED-PAYLOAD"
 _DAY_LETTERS = 8
+_BLOCK_BYTES = 64  # of SHA-256
 
 
 class Signer:
@@ -20,7 +21,7 @@ class Signer:
         self._secret = secret
         self._region = region
         self._second = -1
-        self._key = b""
+        self._inner = self._outer = hashlib.sha256()  # of HMAC with the day's key
         self.time = b""  # of the last `at`, as X-Amz-Date wants it
         self.scope = b""  # likewise, without the access key
         self._prefix = b""  # what a string to sign begins with
@@ -32,7 +33,9 @@ class Signer:
             return
         moment = datetime.fromtimestamp(second, UTC).strftime("%Y%m%dT%H%M%SZ").encode()
         if moment[:_DAY_LETTERS] != self.time[:_DAY_LETTERS]:
-            self._key = self._key_of(moment[:_DAY_LETTERS])
+            key = self._key_of(moment[:_DAY_LETTERS]).ljust(_BLOCK_BYTES, b"\0")
+            self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key))
+            self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
             self.scope = b"%b/%b/%b/aws4_request" % (moment[:_DAY_LETTERS], self._region.encode(), SERVICE.encode())
         self._second = second
         self.time = moment
@@ -40,8 +43,11 @@ class Signer:
 
     def sign(self, canonical: bytes) -> str:
         """The signature of a canonical request at the second of the last `at`."""
-        text = self._prefix + hashlib.sha256(canonical).hexdigest().encode()
-        return hmac.digest(self._key, text, "sha256").hex()
+        # HMAC (RFC 2104) from two states that hold the key: OpenSSL's own sets up the key each time, 3 times dearer.
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(self._prefix + hashlib.sha256(canonical).hexdigest().encode())
+        outer.update(inner.digest())
+        return outer.hexdigest()
 
     def _key_of(self, day: bytes) -> bytes:
         key = b"AWS4" + self._secret.encode()

@@ -9,6 +9,7 @@ test of every signature against botocore's, by a fuzzer of answers that cuts and
 contract and fault suites that both clients pass.
 """
 
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -20,13 +21,13 @@ from services.uploader.errors import StoreError, TransientError
 from services.uploader.store.answer_reader import Answer
 from services.uploader.store.answers import Refusal, error_of
 from services.uploader.store.botocore_errors import making_error, translate
-from services.uploader.store.checksum import Answered
+from services.uploader.store.checksum import Answered, Checksum
 from services.uploader.store.clients import RAISED, Clients, Opened
 from services.uploader.store.connection import Connection, IdleClosedError
 from services.uploader.store.existing import Existing
 from services.uploader.store.options import StoreOptions
 from services.uploader.store.pool import Pool
-from services.uploader.store.proof import check
+from services.uploader.store.proof import check, is_md5_etag
 from services.uploader.store.redirect import followed
 from services.uploader.store.renewing import RenewingStore, renewing
 from services.uploader.store.request_head import Identity, RequestHead, Template
@@ -44,14 +45,22 @@ _PRECONDITION_FAILED = 412
 class WireStore:
     """Puts objects. Made by `open_client`; safe for many puts at once."""
 
-    def __init__(self, template: Template, pool: Pool, opened: Opened, options: StoreOptions) -> None:
+    def __init__(
+        self,
+        template: Template,
+        context: ssl.SSLContext | None,
+        pool: Pool,
+        opened: Opened,
+        options: StoreOptions,
+    ) -> None:
         self._template = template
+        self._context = context
         self._pool = pool
         self._options = options
         self._kind = options.checksum
+        self._is_md5 = options.checksum is Checksum.MD5
         self._existing = Existing(opened.client, options)
         self._credentials = opened.credentials
-        self._ca_bundle = opened.ca_bundle
         self._identity: Identity | None = None  # of `_head`
         self._head: RequestHead
         self._asked_again_s = 0.0  # when the session is to be asked for credentials; monotonic
@@ -85,7 +94,7 @@ class WireStore:
         try:
             answer = await connection.send(head, body)
             if answer.status == _OK and not answer.is_error_document:
-                check(self._kind, key, sent, self._answered(answer))
+                self._check(key, sent, answer)
         except TransientError:
             # What proves other bytes may be the answer to another request, and the next put's would be this one's.
             connection.abort()
@@ -101,8 +110,7 @@ class WireStore:
         target = followed(self._template, path, answer.header(b"location"), _region_of(answer))
         if target is None or self._identity is None:
             return answer
-        context = await context_of(self._ca_bundle) if target.tls else None
-        pool = Pool(target.host, target.port, context, 1)
+        pool = Pool(target.host, target.port, self._context, 1)
         try:
             head = RequestHead(target, self._identity).of(key, body, sent, metadata, time.time())
             return await self._exchange(pool, await pool.connect(), head, body, key, sent)
@@ -122,6 +130,10 @@ class WireStore:
         near_end = getattr(credentials, "refresh_needed", None)
         if near_end is None or not near_end():
             self._asked_again_s = time.monotonic() + CREDENTIALS_KEPT_S
+
+    def _check(self, key: str, sent: str, answer: Answer) -> None:
+        if not (self._is_md5 and is_md5_etag(sent, answer.headers.get(b"etag", b""))):
+            check(self._kind, key, sent, self._answered(answer))
 
     def _answered(self, answer: Answer) -> Answered:
         return Answered(
@@ -168,7 +180,7 @@ def open_store(options: StoreOptions, restarts: Counter) -> AbstractAsyncContext
             context = await context_of(opened.ca_bundle) if template.tls else None
             pool = Pool(template.host, template.port, context, options.connections_max)
             try:
-                yield WireStore(template, pool, opened, options)
+                yield WireStore(template, context, pool, opened, options)
             finally:
                 await pool.close()
 
