@@ -115,11 +115,15 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _succeed(self, answer: Answer) -> None:
+        assert self._transport is not None  # noqa: S101 - for the type checker
+        unsent = self._transport.get_write_buffer_size() > 0
+        if unsent and answer.status < 300:  # noqa: PLR2004 - HTTP: successes
+            self._fail(TransientError("unexpected_answer", "a success of S3 before it had the whole request"))
+            return
         waiter, self._waiter = self._waiter, None
         self._kept = True
-        assert self._transport is not None  # noqa: S101 - for the type checker
-        # An answer before the whole request was sent: honoured, but the rest may never be read.
-        if self._reader.keeps_alive and not self._transport.get_write_buffer_size():
+        # An error before the whole request was sent: honoured, but the rest may never be read.
+        if self._reader.keeps_alive and not unsent:
             self.usable = not self._transport.is_closing()
         else:
             self.abort()

@@ -5,7 +5,6 @@ connection by the puts under way (each ends), for its making by `CONNECT_TIMEOUT
 """
 
 import asyncio
-import socket
 import ssl
 from collections import deque
 
@@ -64,8 +63,11 @@ class Pool:
                 return
         self._idle.append(connection)
 
-    async def connect(self) -> Connection:
+    async def connect(self, *, fresh: bool = False) -> Connection:
         """A connection, most often a new one: where there may be no more, the next that is free.
+
+        Args:
+            fresh: never one that has been used, which then makes room for a new one.
 
         Raises:
             TransientError: none could be made.
@@ -76,8 +78,13 @@ class Pool:
             self._places += 1
         else:
             while (connection := await self._wait()) is not None:
-                if connection.usable:  # or it was closed on the way here, and its place went to the next in the queue
+                if not connection.usable:  # closed on the way here, and its place went to the next in the queue
+                    continue
+                if not fresh:
                     return connection
+                self._all.remove(connection)  # first: so its place stays, and is ours
+                connection.abort()
+                break
         try:
             return await self._make()
         except BaseException:
@@ -143,26 +150,21 @@ class Pool:
 
     async def _make_at(self, address: Address, share_s: float) -> Connection:
         where = f"{self._host}:{self._port} ({address.socket_address[0]})"
-        opened = socket.socket(address.family, socket.SOCK_STREAM)
         try:
-            opened.setblocking(False)
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            try:
-                async with asyncio.timeout(share_s):
-                    await self._loop.sock_connect(opened, address.socket_address)
-            except TimeoutError as error:
-                raise TransientError("timeout", f"{where} took no connection within {share_s:g} s") from error
-            _, connection = await self._loop.create_connection(
-                lambda: Connection(self._loop, self._lost),
-                sock=opened,
-                ssl=self._context,
-                server_hostname=self._host if self._context is not None else None,
-            )
-        except BaseException as error:
-            opened.close()
-            if isinstance(error, OSError):
-                raise _of_connecting(error, where) from error
-            raise
+            async with asyncio.timeout(share_s):
+                # No socket of ours: uvloop 0.23 closes it, and leaves the number in the object, when the other side
+                # resets within the handshake. Once collected, it would close whatever has that number by then.
+                _, connection = await self._loop.create_connection(
+                    lambda: Connection(self._loop, self._lost),
+                    *address.socket_address[:2],
+                    family=address.family,
+                    ssl=self._context,
+                    server_hostname=self._host if self._context is not None else None,
+                )
+        except TimeoutError as error:
+            raise TransientError("timeout", f"{where} took no connection within {share_s:g} s") from error
+        except OSError as error:
+            raise _of_connecting(error, where) from error
         return connection
 
     async def _resolve(self) -> None:

@@ -72,39 +72,35 @@ class WireStore:
         if time.monotonic() >= self._asked_again_s:
             await self._ask_for_credentials()
         head = self._head.of(key, body, sent, metadata, time.time())
-        answer = await self._answer(head, body)
+        pool = self._pool
+        connection = pool.take() or await pool.connect()
+        try:
+            answer = await self._exchange(pool, connection, head, body, key, sent)
+        except IdleClosedError:  # a fresh one never ends so: this is the only second try
+            answer = await self._exchange(pool, await pool.connect(fresh=True), head, body, key, sent)
         if answer.status == _TEMPORARY_REDIRECT:
             answer = await self._follow(answer, key, body, sent, metadata)
         if answer.status == _OK and not answer.is_error_document:
-            if not (self._is_md5 and is_md5_etag(sent, answer.headers.get(b"etag", b""))):
-                check(self._kind, key, sent, self._answered(answer))
-        elif answer.status == _PRECONDITION_FAILED and self._options.create_only:
+            return
+        if answer.status == _PRECONDITION_FAILED and self._options.create_only:
             await self._existing.compare(key, body, sent)
         else:
             raise self._refused(answer)
 
-    async def _answer(self, head: bytes, body: bytes) -> Answer:
-        """Send a request, on a kept connection or a new one."""
-        kept = self._pool.take()
-        if kept is not None:
-            try:
-                return await self._exchange(self._pool, kept, head, body)
-            except IdleClosedError:
-                pass
-        return await self._on_new(self._pool, head, body)
-
-    async def _on_new(self, pool: Pool, head: bytes, body: bytes) -> Answer:
-        connection = await pool.connect()
+    async def _exchange(
+        self, pool: Pool, connection: Connection, head: bytes, body: bytes, key: str, sent: str
+    ) -> Answer:
+        """Send a request; its answer, which is true of these bytes where it is a success."""
         try:
-            return await self._exchange(pool, connection, head, body)
-        except IdleClosedError as error:
-            raise TransientError(
-                "connection", "two connections to S3 in a row were closed before the answer"
-            ) from error
-
-    async def _exchange(self, pool: Pool, connection: Connection, head: bytes, body: bytes) -> Answer:
-        try:
-            return await connection.send(head, body)
+            answer = await connection.send(head, body)
+            if answer.status == _OK and not answer.is_error_document:
+                self._check(key, sent, answer)
+        except TransientError:
+            # What proves other bytes may be the answer to another request, and the next put's would be this one's.
+            connection.abort()
+            raise
+        else:
+            return answer
         finally:
             pool.give_back(connection)
 
@@ -117,7 +113,7 @@ class WireStore:
         pool = Pool(target.host, target.port, self._context, 1)
         try:
             head = RequestHead(target, self._identity).of(key, body, sent, metadata, time.time())
-            return await self._on_new(pool, head, body)
+            return await self._exchange(pool, await pool.connect(), head, body, key, sent)
         finally:
             await pool.close()
 
@@ -134,6 +130,10 @@ class WireStore:
         near_end = getattr(credentials, "refresh_needed", None)
         if near_end is None or not near_end():
             self._asked_again_s = time.monotonic() + CREDENTIALS_KEPT_S
+
+    def _check(self, key: str, sent: str, answer: Answer) -> None:
+        if not (self._is_md5 and is_md5_etag(sent, answer.headers.get(b"etag", b""))):
+            check(self._kind, key, sent, self._answered(answer))
 
     def _answered(self, answer: Answer) -> Answered:
         return Answered(
