@@ -1,8 +1,9 @@
 """What the puts in flight are worth: throughput against Little's law, with 150 ms of injected latency.
 
-The uploader's own partitions, gate, limiter and store, without Kafka: records are admitted from memory. Two stores:
-`aiobotocore`, over loopback to a sink in another process; and a stand-in that only sleeps, which shows what the
-pipeline itself reaches. Medians of several runs; the ramp-up of the limit is left out. Run with `make bench`.
+The uploader's own partitions, gate, limiter and store, without Kafka: records are admitted from memory. The stores:
+both S3 clients, over loopback to a sink in another process; and a stand-in that only sleeps, which shows what the
+pipeline itself reaches. Arguments choose among them. Medians of several runs; the ramp-up of the limit is left out. Run
+with `make bench`.
 """
 
 import asyncio
@@ -27,8 +28,7 @@ from services.uploader.keys import DEFAULT_TEMPLATE, KeyTemplate
 from services.uploader.limiter import Limiter
 from services.uploader.partition import Partition, Sink
 from services.uploader.settings import UploaderSettings
-from services.uploader.store import Store
-from services.uploader.store.aiobotocore import open_store
+from services.uploader.store import Store, aiobotocore, wire
 from services.uploader.store.options import StoreOptions
 from services.uploader.upload_limit import UploadLimit
 from shared.ops import Readiness
@@ -43,6 +43,9 @@ MEASURED_S = 4.0
 PARTITIONS = 12
 QUEUE_RECORDS = 1000  # MAX_QUEUE's default
 BODY = b'{"host":"a","load":[0.1,0.2,0.3],"note":"' + b"x" * 760 + b'"}'
+
+
+CLIENTS = {"aiobotocore": aiobotocore.open_store, "wire": wire.open_store}
 
 
 class Asleep:
@@ -185,7 +188,7 @@ async def opened(kind: str, url: str) -> AsyncIterator[Store]:
     os.environ |= {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_DEFAULT_REGION": "us-east-1"}
     restarts = UploaderMetrics(CollectorRegistry()).store_restarts
     options = StoreOptions(bucket="bench", endpoint_url=url, path_style=True, connections_max=max(IN_FLIGHT))
-    async with open_store(options, restarts) as store:
+    async with CLIENTS[kind](options, restarts) as store:
         yield store
 
 
@@ -222,7 +225,7 @@ def main() -> None:
     """Measure, each case once in turn, and print one row a case."""
     gate_us = min(uvloop.run(_through_the_gate(200_000)) for _ in range(7))
     print(f"the gate and the limiter: {gate_us:.2f} µs of CPU a put\n")
-    cases = [(kind, in_flight_max) for kind in ("sleep", "aiobotocore") for in_flight_max in IN_FLIGHT]
+    cases = [(kind, in_flight_max) for kind in sys.argv[1:] or ("sleep", *CLIENTS) for in_flight_max in IN_FLIGHT]
     measured: dict[tuple[str, int], list[Measured]] = {case: [] for case in cases}
     with sink_process() as url:
         for _ in range(RUNS):

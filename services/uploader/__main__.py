@@ -37,7 +37,7 @@ from services.uploader.status.observer import Observer
 from services.uploader.status.process import Process
 from services.uploader.status.routes import status_routes
 from services.uploader.store import Store
-from services.uploader.store.aiobotocore import open_store
+from services.uploader.store.opening import open_store
 from services.uploader.store.options import StoreOptions
 from services.uploader.topic_view import TopicView
 from services.uploader.topics import TopicPlan, ensure_topics
@@ -148,7 +148,7 @@ async def _run(settings: UploaderSettings) -> None:
         await stack.enter_async_context(observer.running())
         try:
             store = await stack.enter_async_context(
-                open_store(StoreOptions.of(settings, settings.max_uploads + 1), metrics.store_restarts)
+                open_store(settings, StoreOptions.of(settings, settings.max_uploads + 1), metrics.store_restarts)
             )
         except ConfigurationError as error:
             stop(str(error), EXIT_CONFIGURATION)

@@ -76,7 +76,9 @@ class UploaderSettings(GroupSettings):
     s3_addressing_style: Literal["auto", "path", "virtual"] = Field(
         default="auto", description="How a bucket is addressed; auto: path style where S3_ENDPOINT_URL is set"
     )
-    s3_client: Literal["aiobotocore"] = Field(default="aiobotocore", description="S3 client that writes the objects")
+    s3_client: Literal["aiobotocore", "wire"] = Field(
+        default="aiobotocore", description="S3 client that writes the objects"
+    )
     aws_region: str | None = Field(
         default=None,
         description="Region of the bucket; absent: AWS_DEFAULT_REGION or the profile's",

@@ -3,18 +3,22 @@
 A test's time limit raises in the test: the default one ends the process, and teardown with it.
 """
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from tests.fakes.s3 import FakeS3
+from tests.fakes.s3_adversary import Adversary
+from tests.harness.adverse import Adverse
 from tests.harness.broker import Topic
 from tests.harness.durations import SWITCH, Durations, chosen
 from tests.harness.pipeline import Pipeline
 from tests.harness.processes import Processes
 
-S3_CLIENTS = ["aiobotocore"]
+S3_CLIENTS = ["aiobotocore", "wire"]
 """Values of S3_CLIENT that the S3 faults are run over, one after the other."""
 
 
@@ -29,6 +33,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.timeout(chosen().test_limit_s, method="signal"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine test on the event loop of the uploader, which ends connections otherwise than asyncio's."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    uvloop.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +68,28 @@ def s3_client(request: pytest.FixtureRequest) -> str:
 def s3_pipeline(make_topic: Callable[..., Topic], processes: Processes, fake_s3: FakeS3, s3_client: str) -> Pipeline:
     """`pipeline` for what S3 does wrong: once for each S3 client."""
     return Pipeline(processes, make_topic(), fake_s3, s3_client)
+
+
+@pytest.fixture
+def adversary() -> Iterator[Adversary]:
+    """An S3 server on one address that speaks HTTP wrongly when told so."""
+    with Adversary() as server:
+        yield server
+
+
+@pytest.fixture
+def adverse_on(s3_client: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Adversary], Adverse]:
+    """Stores on an adversary that the test makes, once for each S3 client."""
+    return lambda server: Adverse(s3_client, server, monkeypatch)
+
+
+@pytest.fixture
+def adverse(adverse_on: Callable[[Adversary], Adverse], adversary: Adversary) -> Adverse:
+    """Stores on `adversary`, once for each S3 client."""
+    return adverse_on(adversary)
+
+
+@pytest.fixture
+def wire(adversary: Adversary, monkeypatch: pytest.MonkeyPatch) -> Adverse:
+    """Stores of the client `wire` alone: for what the libraries under the other one do otherwise."""
+    return Adverse("wire", adversary, monkeypatch)

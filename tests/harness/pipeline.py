@@ -15,7 +15,7 @@ from tests.harness.broker import Topic
 from tests.harness.commands import Commands
 from tests.harness.oracle import Answers, Logged, Verdict, ahead_of_store, judge, missing, rewinds
 from tests.harness.processes import Processes
-from tests.harness.tiers import IngestTier, Tier, start_ingest, start_uploader
+from tests.harness.tiers import IngestTier, Tier, s3_client_of_the_run, start_ingest, start_uploader
 from tests.harness.waiting import until
 from tests.harness.watch import Watch
 
@@ -39,14 +39,14 @@ _SETTINGS = {"KAFKA_SESSION_TIMEOUT_S": "6"}
 class Pipeline:
     """Tiers around one topic and one bucket. Processes are ended by the fixture that gave `processes`."""
 
-    def __init__(self, processes: Processes, topic: Topic, s3: FakeS3, s3_client: str = "aiobotocore") -> None:
+    def __init__(self, processes: Processes, topic: Topic, s3: FakeS3, s3_client: str = "") -> None:
         self.topic = topic
         self.s3 = s3
         self.shelf = s3.create_bucket(BUCKET)
         self.watch = Watch(topic, lambda: self.shelf.writes)
         processes.at_end(self.watch.stop)
         self._processes = processes
-        self._settings = {**_SETTINGS, "S3_CLIENT": s3_client}
+        self._settings = {**_SETTINGS, "S3_CLIENT": s3_client or s3_client_of_the_run()}
 
     def ingest(self, settings: Mapping[str, str] | None = None) -> IngestTier:
         """Start an ingest; does not wait."""
@@ -63,7 +63,13 @@ class Pipeline:
 
     def commands(self, settings: Mapping[str, str] | None = None) -> Commands:
         """The operator's commands, pointed at this topic and bucket."""
-        merged = {**self.topic.environment(), **self.s3.environment(), "S3_BUCKET": BUCKET, **(settings or {})}
+        merged = {
+            **self.topic.environment(),
+            **self.s3.environment(),
+            "S3_BUCKET": BUCKET,
+            **self._settings,
+            **(settings or {}),
+        }
         return Commands(self._processes, merged)
 
     def ready(self, settings: Mapping[str, str] | None = None) -> tuple[IngestTier, Tier]:

@@ -9,18 +9,15 @@ from typing import Any, Protocol
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.uploader.store import Store, aiobotocore, clients
+from services.uploader.store import Store, aiobotocore, wire
 from services.uploader.store.options import StoreOptions
 from shared.telemetry import UploaderMetrics
 from tests.fakes.script import Cut, Script, Version
 from tests.fakes.scripted_store import ScriptedStore
 from tests.harness.s3_client import Bucket
 
-CLIENTS: Mapping[str, ModuleType] = {"aiobotocore": aiobotocore}
+CLIENTS: Mapping[str, ModuleType] = {"aiobotocore": aiobotocore, "wire": wire}
 """Each with `open_store(options, restarts)`."""
-
-TIMED: Mapping[str, ModuleType] = {"aiobotocore": clients}
-"""Where each has its CONNECT_TIMEOUT_S and READ_TIMEOUT_S."""
 
 FAKED = [f"{client}-fake" for client in CLIENTS]
 BREAKABLE = [*FAKED, "scripted"]

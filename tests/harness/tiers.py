@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -10,8 +11,16 @@ from tests.harness.broker import Topic
 from tests.harness.processes import Process, Processes, free_port
 from tests.harness.waiting import until
 
+S3_CLIENT_SWITCH = "SPILLWAY_TEST_S3_CLIENT"
+"""The variable that names the S3 client of every uploader and job that a test does not give one."""
+
 START_DEADLINE_S = 40
 """A Python process that imports its clients, joins a group and probes a bucket, on two busy cores."""
+
+
+def s3_client_of_the_run() -> str:
+    """What S3_CLIENT is where a test says nothing of it."""
+    return os.environ.get(S3_CLIENT_SWITCH, "aiobotocore")
 
 
 def get(url: str, *, timeout_s: float = 5) -> tuple[int, str]:
@@ -116,6 +125,7 @@ def start_uploader(
         **topic.environment(),
         **s3_environment,
         "S3_BUCKET": bucket,
+        "S3_CLIENT": s3_client_of_the_run(),
         "UPLOADER_OPS_HOST": "127.0.0.1",
         "UPLOADER_OPS_PORT": str(ops_port),
         **(settings or {}),

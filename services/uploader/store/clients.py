@@ -6,6 +6,7 @@ redirect, and carries no `Expect: 100-continue` (a round trip a put).
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -58,6 +59,15 @@ def _mark_as_redirected(params: Mapping[str, Any], **_: Any) -> None:
     params["context"].setdefault("s3_redirect", {})["redirected"] = True
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A client, and what its session has read beside: its credentials (they refresh themselves), and the CA bundle."""
+
+    client: Any
+    credentials: Any
+    ca_bundle: str | None
+
+
 class Clients:
     """Makes S3 clients, each of a session of its own, so that the whole chain of credentials is read anew."""
 
@@ -68,7 +78,7 @@ class Clients:
         )
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Any]:
+    async def open(self) -> AsyncIterator[Opened]:
         """A client, for as long as the context lasts.
 
         Raises:
@@ -76,7 +86,8 @@ class Clients:
 
         """
         try:
-            context = self._session().create_client(
+            session = self._session()
+            context = session.create_client(
                 "s3", endpoint_url=self._options.endpoint_url, config=_config(self._options)
             )
             client = await context.__aenter__()
@@ -85,7 +96,7 @@ class Clients:
         try:
             client.meta.events.unregister("before-call.s3", add_expect_header)
             client.meta.events.register("before-call.s3", _mark_as_redirected)
-            yield client
+            yield Opened(client, await session.get_credentials(), session.get_config_variable("ca_bundle"))
         finally:
             await context.__aexit__(None, None, None)
 

@@ -104,5 +104,5 @@ async def open_objects(options: StoreOptions) -> AsyncIterator[BucketObjects]:
         ConfigurationError: AWS's variables or files make none.
 
     """
-    async with Clients(options).open() as client:
-        yield BucketObjects(client, options)
+    async with Clients(options).open() as opened:
+        yield BucketObjects(opened.client, options)

@@ -15,6 +15,7 @@ from prometheus_client import Counter
 
 from services.uploader.errors import ClientSetupError, ConfigurationError, StoreError, TransientError
 from services.uploader.store import Store
+from services.uploader.store.deadlines import Deadlines
 from services.uploader.store.renewal import Renew, Renewal
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 PUT_DEADLINE_S = 20.0
 """Seconds after which a put is ended from outside. Above connect (3 s) and read time-outs (10 s) of the clients, so
 that only a wedged one, or an answer that dribbles, ever meets it."""
+
+DEADLINE_BEATS = 40
+"""Looks at the puts under way within that time: what is to end after 20 s ends within half a second of it."""
 
 UPLOAD_BYTES_A_SECOND_MIN = 128 * 1024
 """What a put may take longer for its size: the clients have no deadline for writing a body."""
@@ -54,6 +58,7 @@ class RenewingStore:
         self._open_client = open_client
         self._restarts = restarts
         self._renewal = Renewal()
+        self._deadlines = Deadlines(PUT_DEADLINE_S / DEADLINE_BEATS)
         self._client: _Client | None = None  # None: none could be made so far, and `_unmade` says why
         self._unmade: StoreError = ClientSetupError("credentials", "there is no S3 client yet")
         self._opening = False  # a renewal is under way: one at a time
@@ -68,7 +73,7 @@ class RenewingStore:
         deadline_s = PUT_DEADLINE_S + len(body) / UPLOAD_BYTES_A_SECOND_MIN
         client.puts += 1
         try:
-            async with asyncio.timeout(deadline_s):
+            with self._deadlines.after(deadline_s):
                 await client.store.put(key, body, metadata)
         except TimeoutError as error:
             if client is self._client:

@@ -19,9 +19,9 @@ from services.uploader.keys import KeyTemplate
 from services.uploader.limiter import Limiter
 from services.uploader.partition import Sink, read_record
 from services.uploader.settings import UploaderSettings
-from services.uploader.store.aiobotocore import open_store
 from services.uploader.store.checksum import Checksum
 from services.uploader.store.objects import open_objects
+from services.uploader.store.opening import open_store
 from services.uploader.store.options import StoreOptions
 from services.uploader.upload_limit import UploadLimit
 from shared.ops import Readiness
@@ -72,7 +72,7 @@ async def open_sink(
     metrics = UploaderMetrics(registry)
     options = StoreOptions.of(settings, settings.max_uploads + 1)
     async with contextlib.AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_store(options, metrics.store_restarts))
+        store = await stack.enter_async_context(open_store(settings, options, metrics.store_restarts))
         checker = None
         if only_missing:
             objects = await stack.enter_async_context(open_objects(options))
