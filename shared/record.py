@@ -90,6 +90,7 @@ class Stamp:
     """What every record of one collection carries, encoded once a collection so that a payload costs two headers."""
 
     collection_id: str
+    count: int
     shared: tuple[Header, ...]
     suffixes: tuple[str, ...] = ()  # `content_suffix` of each payload, where the client has chosen `collection_id`
 
@@ -128,7 +129,7 @@ class Stamp:
         ]
         if traceparent is not None:
             shared.append((TRACEPARENT, traceparent.encode("ascii")))
-        return cls(collection_id, tuple(shared), suffixes)
+        return cls(collection_id, count, tuple(shared), suffixes)
 
     def payload_id(self, index: int) -> str:
         """The id of the payload at `index` (from 0) of the collection."""

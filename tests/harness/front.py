@@ -18,7 +18,9 @@ from services.ingest.batching import Submission
 from services.ingest.body import Bodies
 from services.ingest.connections import Connections
 from services.ingest.endpoint import CollectionsEndpoint
+from services.ingest.intake import Intake
 from services.ingest.problems import Problem
+from services.ingest.quick import QuickRoute
 from services.ingest.quota import Quotas
 from services.ingest.refusals import Refusals
 from services.ingest.server import IngestServer
@@ -80,7 +82,7 @@ async def front(
         seen.append(submission)
         return submit(submission)
 
-    endpoint = CollectionsEndpoint(
+    intake = Intake(
         chosen,
         access=Access(tokens, Quotas(chosen.token_burst_s)),
         bodies=bodies,
@@ -89,7 +91,9 @@ async def front(
         refusals=refusals,
         metrics=metrics,
     )
-    server = IngestServer(IngestApp(endpoint), chosen, readiness=Readiness(), connections=connections, bodies=bodies)
+    app = IngestApp(CollectionsEndpoint(chosen, intake, bodies))
+    quick = QuickRoute(intake, bodies)
+    server = IngestServer(app, quick, chosen, readiness=Readiness(), connections=connections, bodies=bodies)
     sock = listen("127.0.0.1", 0, "INGEST_PORT")
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         sweeping = group.create_task(connections.run())
