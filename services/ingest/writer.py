@@ -60,6 +60,13 @@ class PartitionWriter:
         """Whether anything waits for an ack."""
         return self.waiting_since is not None or len(self.queue) > 0
 
+    def gathers(self, since_s: float, size_bytes: int) -> bool:
+        """Whether a produce is under way, begun at `since_s` or later, and the queue behind it has room."""
+        waiting_since = self.waiting_since
+        if waiting_since is None:
+            return self.load_bytes > 0 and self.queue.has_room(size_bytes)
+        return waiting_since >= since_s and self.queue.has_room(size_bytes)
+
     def healthy(self, now_s: float) -> bool:
         """Whether the partition has a leader that answers, and its produce is not long without an ack."""
         if self.waiting_since is not None and now_s - self.waiting_since > _STALLED_S:
