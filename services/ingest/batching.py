@@ -52,6 +52,7 @@ class Submission:
     __slots__ = (
         "_notify",
         "deadline_s",
+        "first_headers",
         "headers_of",
         "key",
         "left_bytes",
@@ -78,7 +79,8 @@ class Submission:
         self.key = key
         self.request_id = request_id  # for the log
         self.deadline_s = deadline_s  # the loop's clock; the answer is due by then
-        self.overhead_bytes = record_overhead_bytes(key, headers_of(0))  # of each record, beyond its value
+        self.first_headers = headers_of(0)
+        self.overhead_bytes = record_overhead_bytes(key, self.first_headers)  # of each record, beyond its value
         self.left_bytes = sum(map(len, values)) + len(values) * self.overhead_bytes  # not yet in an acked batch
         self.next = 0  # first value that no batch has taken
         self.written = Written.NOTHING

@@ -166,11 +166,12 @@ class Intake:
             raise RuntimeError("acknowledged before it was queued")
         self._bodies.admission.acked(entry.reserved.bytes)
         entry.reserved.release()
-        self._metrics.payloads.inc(stamp.count)
+        self._metrics.payloads.inc(stamp.payload_count)
         self._metrics.payload_bytes.inc(entry.payload_bytes)
         self._accepted.inc()
         self._metrics.request_seconds.observe(self._now_s() - entry.started_s)
-        return _encode({"accepted": stamp.count, "ids": [stamp.payload_id(index) for index in range(stamp.count)]})
+        ids = [stamp.payload_id(index) for index in range(stamp.payload_count)]
+        return _encode({"accepted": stamp.payload_count, "ids": ids})
 
     def refused(self, entry: Entry, problem: Problem) -> Problem:
         """What the client is told, counted and in the log."""

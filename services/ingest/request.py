@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from services.ingest.decompression import CODINGS
 from services.ingest.problems import Code, Header, Problem, RefusedError
@@ -28,9 +27,11 @@ _MEDIA_TYPE = re.compile(
 _COMMON_MEDIA_TYPES = frozenset((b"application/json", b"application/json; charset=utf-8", b""))
 
 
-@dataclass(slots=True)
 class RequestHead:
-    """The headers that matter. Absent ones are None, an absent or unusable length too."""
+    """The headers that matter. Absent ones are None, an absent or unusable length too.
+
+    What a request does not have it does not carry: the defaults are the class's.
+    """
 
     request_id: str | None = None  # as the client sent it, if it is sane
     content_length: int | None = None

@@ -235,7 +235,8 @@ def _build(producer: AIOKafkaProducer, parts: Iterable[Part]) -> BatchBuilder:
         submission = part.submission
         key, headers_of, values = submission.key, submission.headers_of, submission.values
         for index in range(part.start, part.stop):
-            if append(timestamp=None, key=key, value=values[index], headers=headers_of(index)) is None:
+            headers = headers_of(index) if index else submission.first_headers
+            if append(timestamp=None, key=key, value=values[index], headers=headers) is None:
                 raise RuntimeError("a batch was measured too small")  # a bug: sizes must be upper bounds
     batch.close()
     return batch

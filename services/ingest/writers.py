@@ -62,7 +62,8 @@ class Writers:
         problem = submission.too_large(self._link.message_bytes_max)
         if problem is not None:
             return problem
-        self._grow()
+        if len(self._partitions) < self._link.partitions:
+            self._grow()
         chosen = self._choose(submission)
         if isinstance(chosen, Problem):
             return chosen
