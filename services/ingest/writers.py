@@ -1,7 +1,8 @@
 """All partitions' writers: where a collection goes, and the answer at the deadline for whoever still waits.
 
-Owns the choice of a partition: the least loaded one that has a leader and recent acks, so that one stuck leader does
-not fail its share of the requests (DESIGN §2). What becomes of a batch is `writer`'s.
+Owns the choice of a partition: one that has a leader and recent acks, and what waits for one that has lost them is
+given to others, so that one stuck leader does not fail its share of the requests (DESIGN §2). What becomes of a batch
+is `writer`'s.
 """
 
 import asyncio
@@ -104,6 +105,18 @@ class Writers:
             )
         return Problem(Code.OVERLOADED, "the queue of every partition that could take it is full")
 
+    def _elsewhere(self, writer: PartitionWriter, submission: Submission) -> bool:
+        """Give the collection to another writer that can have it. A leader that is gone then costs its partition's
+        collections a moment, and not their deadline.
+        """
+        others = (other for other in self._healthy if other is not writer)
+        best = min(others, key=_load_bytes, default=None)
+        if best is None or not best.queue.has_room(submission.left_bytes):
+            return False
+        submission.moved = True
+        best.take_over(submission)
+        return True
+
     async def run(self, sample: Callable[[float], None]) -> None:
         """Run the writers and answer at deadlines; ends only by cancellation.
 
@@ -119,6 +132,9 @@ class Writers:
                     writer.expire(now_s)
                 self._healthy = deque(writer for writer in self._partitions if writer.healthy(now_s))
                 self._healthy.rotate(-self._turn)
+                for writer in self._partitions:
+                    if writer not in self._healthy:
+                        writer.give_away()
                 if self._filling not in self._healthy:
                     self._filling = None
                 self._count_acks(now_s)
@@ -135,6 +151,6 @@ class Writers:
     def _grow(self) -> None:
         """A writer for each partition that the topic is known to have."""
         for partition in range(len(self._partitions), self._link.partitions):
-            writer = PartitionWriter(partition, self._link, self._settings, self._metrics)
+            writer = PartitionWriter(partition, self._link, self._settings, self._metrics, self._elsewhere)
             self._partitions.append(writer)
             self._group.create_task(writer.run(), name=f"writer-{partition}")

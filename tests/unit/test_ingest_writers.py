@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from aiokafka.errors import LeaderNotAvailableError
 from prometheus_client import CollectorRegistry
 
 from services.ingest.batching import Submission
@@ -109,6 +110,46 @@ async def test_a_slow_partition_gives_its_turn_away() -> None:
         writer.waiting_since = asyncio.get_running_loop().time() - 0.1
         assert b.submit() == ""
         await turn(lambda: len(set(b.client.places)) == 2)
+
+
+async def test_what_waits_for_a_stuck_partition_goes_elsewhere() -> None:
+    """One produce gets no answer: what had been queued behind it is written by another, in time."""
+    async with bench(2) as b:
+        assert b.submit() == ""
+        await turn(lambda: len(b.client.places) == 1)
+        for _ in range(5):
+            assert b.submit() == ""
+        assert len(b.client.places) == 1
+        await turn(lambda: len(b.client.places) == 2)
+        assert b.client.batches == [1, 5]
+        assert len(set(b.client.places)) == 2
+
+
+async def test_a_batch_that_was_not_written_goes_elsewhere() -> None:
+    """The leader is gone and nothing is in the log: another partition takes the batch and the queue behind it. Who
+    asked for that partition waits for it.
+    """
+    async with bench(2) as b:
+        assert b.submit() == ""
+        await turn(lambda: len(b.client.places) == 1)
+        gone = b.client.places[0]
+        for _ in range(5):
+            assert b.submit() == ""
+        await b.client.answer(LeaderNotAvailableError())
+        await turn(lambda: len(b.client.places) == 2)
+        assert b.client.places == [gone, 1 - gone]
+        assert b.client.batches == [1, 6]
+        await turn(lambda: not b.writers._partitions[gone].busy)
+
+
+async def test_a_pinned_collection_is_not_moved() -> None:
+    """A Partition-Key is a promise of one partition."""
+    async with bench(2) as b:
+        assert b.submit(b"key") == ""
+        await turn(lambda: len(b.client.places) == 1)
+        await b.client.answer(LeaderNotAvailableError())
+        await turn(lambda: len(b.client.places) == 2)
+        assert len(set(b.client.places)) == 1
 
 
 async def test_in_vain_is_refused_at_once_until_an_ack() -> None:
