@@ -39,6 +39,7 @@ class Front:
     admission: Admission
     server: IngestServer
     registry: CollectorRegistry
+    connections: Connections
     submitted: list[Submission] = field(default_factory=list)
     clients: list[RawClient] = field(default_factory=list)  # closed at the end
 
@@ -98,7 +99,7 @@ async def front(
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         sweeping = group.create_task(connections.run())
         serving = group.create_task(server.serve(sockets=[sock]))
-        served = Front(sock.getsockname()[1], admission, server, registry, seen)
+        served = Front(sock.getsockname()[1], admission, server, registry, connections, seen)
         try:
             yield served
         finally:
