@@ -7,11 +7,12 @@ A record that this project did not write (no such headers, or broken ones) is *f
 field, to values that are safe to build an S3 key from.
 """
 
+import functools
 import hashlib
 import re
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 ID = "spillway-id"
@@ -53,10 +54,9 @@ def new_collection_id(unix_ms: int, entropy: bytes) -> str:
     """
     if len(entropy) != 10:  # noqa: PLR2004 - 80 bits less version and variant
         raise ValueError("entropy must be 10 bytes")
-    value = (unix_ms << 80) | int.from_bytes(entropy)
-    value = value & ~(0xF << 76) | (0x7 << 76)
-    value = value & ~(0x3 << 62) | (0x2 << 62)
-    return str(uuid.UUID(int=value))
+    time, chance = f"{unix_ms:012x}", entropy.hex()
+    variant = "89ab"[entropy[2] >> 4 & 0x3]
+    return f"{time[:8]}-{time[8:]}-7{chance[1:4]}-{variant}{chance[5:8]}-{chance[8:]}"
 
 
 def is_collection_id(text: str) -> bool:
@@ -85,11 +85,11 @@ def is_safe_folder(folder: str) -> bool:
     return len(folder) <= FOLDER_CHARACTERS_MAX and _FOLDER.fullmatch(folder) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """What every record of one collection carries, encoded once a collection so that a payload costs two headers."""
 
     collection_id: str
+    payload_count: int
     shared: tuple[Header, ...]
     suffixes: tuple[str, ...] = ()  # `content_suffix` of each payload, where the client has chosen `collection_id`
 
@@ -113,14 +113,9 @@ class Stamp:
             ValueError: the folder is not safe, the version is over VERSION_BYTES_MAX, or another text is not ASCII.
 
         """
-        if not is_safe_folder(folder):
-            raise ValueError(f"folder {folder!r} is not safe in an S3 key")
-        version_bytes = version.encode("utf-8")
-        if len(version_bytes) > VERSION_BYTES_MAX:
-            raise ValueError(f"version is over {VERSION_BYTES_MAX} bytes")
         shared = [
-            (FOLDER, folder.encode("ascii")),
-            (VERSION, quote_from_bytes(version_bytes, safe=_VERSION_SAFE).encode("ascii")),
+            (FOLDER, _folder_value(folder)),
+            (VERSION, _version_value(version)),
             (RECEIVED_NS, b"%d" % received_ns),
             (REQUEST_ID, request_id.encode("ascii")),
             (COUNT, b"%d" % count),
@@ -128,7 +123,7 @@ class Stamp:
         ]
         if traceparent is not None:
             shared.append((TRACEPARENT, traceparent.encode("ascii")))
-        return cls(collection_id, tuple(shared), suffixes)
+        return cls(collection_id, count, tuple(shared), suffixes)
 
     def payload_id(self, index: int) -> str:
         """The id of the payload at `index` (from 0) of the collection."""
@@ -139,6 +134,21 @@ class Stamp:
     def headers(self, index: int) -> list[Header]:
         """The record headers of the payload at `index` (from 0)."""
         return [(ID, self.payload_id(index).encode("ascii")), *self.shared, (INDEX, b"%d" % index)]
+
+
+@functools.lru_cache(maxsize=1024)
+def _folder_value(folder: str) -> bytes:
+    if not is_safe_folder(folder):
+        raise ValueError(f"folder {folder!r} is not safe in an S3 key")
+    return folder.encode("ascii")
+
+
+@functools.lru_cache(maxsize=1024)
+def _version_value(version: str) -> bytes:
+    version_bytes = version.encode("utf-8")
+    if len(version_bytes) > VERSION_BYTES_MAX:
+        raise ValueError(f"version is over {VERSION_BYTES_MAX} bytes")
+    return quote_from_bytes(version_bytes, safe=_VERSION_SAFE).encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)

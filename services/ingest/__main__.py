@@ -23,14 +23,17 @@ from aiokafka.conn import create_conn
 from services.ingest import token_command
 from services.ingest.access import Access
 from services.ingest.admission import Admission
-from services.ingest.app import COLLECTIONS_PATH, IngestApp
+from services.ingest.app import IngestApp
 from services.ingest.body import Bodies
 from services.ingest.brokers import Connect
 from services.ingest.connections import Connections
 from services.ingest.endpoint import CollectionsEndpoint
+from services.ingest.intake import Intake
 from services.ingest.producer import KAFKA, TOPIC, KafkaLink
+from services.ingest.quick import QuickRoute
 from services.ingest.quota import Quotas
 from services.ingest.refusals import Refusals
+from services.ingest.request import COLLECTIONS_PATH
 from services.ingest.server import IngestServer
 from services.ingest.settings import IngestSettings
 from services.ingest.tokens import InvalidTokensError
@@ -133,7 +136,7 @@ async def _run(settings: IngestSettings, options: dict[str, object], api: socket
     bodies = Bodies(settings, admission)
     refusals = Refusals(metrics)
     connections = Connections(settings, admission=admission, refusals=refusals, metrics=metrics)
-    endpoint = CollectionsEndpoint(
+    intake = Intake(
         settings,
         access=Access(None if tokens_file is None else lambda: tokens_file.tokens, quotas),
         bodies=bodies,
@@ -142,7 +145,9 @@ async def _run(settings: IngestSettings, options: dict[str, object], api: socket
         refusals=refusals,
         metrics=metrics,
     )
-    server = IngestServer(IngestApp(endpoint), settings, readiness=readiness, connections=connections, bodies=bodies)
+    app = IngestApp(CollectionsEndpoint(settings, intake, bodies))
+    quick = QuickRoute(intake, bodies)
+    server = IngestServer(app, quick, settings, readiness=readiness, connections=connections, bodies=bodies)
     background = {
         "kafka": link.run(pending=writers.pending, troubled=writers.troubled),
         "writers": writers.run(admission.sample),

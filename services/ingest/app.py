@@ -16,12 +16,11 @@ from starlette.types import Receive, Scope, Send
 
 from services.ingest.endpoint import CollectionsEndpoint
 from services.ingest.problems import MEDIA_TYPE, Code, Problem
-from services.ingest.request import read_head
+from services.ingest.request import COLLECTIONS_PATH, read_head
 from services.ingest.schema import extend
 
 logger = logging.getLogger("spillway.ingest.app")
 
-COLLECTIONS_PATH = "/v1/collections"
 _CODES = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED, 500: Code.INTERNAL_ERROR}
 
 

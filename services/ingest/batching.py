@@ -52,9 +52,11 @@ class Submission:
     __slots__ = (
         "_notify",
         "deadline_s",
+        "first_headers",
         "headers_of",
         "key",
         "left_bytes",
+        "moved",
         "next",
         "overhead_bytes",
         "request_id",
@@ -78,10 +80,12 @@ class Submission:
         self.key = key
         self.request_id = request_id  # for the log
         self.deadline_s = deadline_s  # the loop's clock; the answer is due by then
-        self.overhead_bytes = record_overhead_bytes(key, headers_of(0))  # of each record, beyond its value
+        self.first_headers = headers_of(0)
+        self.overhead_bytes = record_overhead_bytes(key, self.first_headers)  # of each record, beyond its value
         self.left_bytes = sum(map(len, values)) + len(values) * self.overhead_bytes  # not yet in an acked batch
         self.next = 0  # first value that no batch has taken
         self.written = Written.NOTHING
+        self.moved = False  # from one partition's queue to another's; once is enough to flee a leader that is gone
         self.settled = False
         self._notify = notify
 
@@ -93,6 +97,11 @@ class Submission:
                 if len(value) > limit:
                     return record_too_large(index, limit)
         return None
+
+    @property
+    def movable(self) -> bool:
+        """Whether another partition may have it: no key pins it, and no record of it has been in a batch."""
+        return self.key is None and not (self.moved or self.settled or self.next) and self.written is Written.NOTHING
 
     def settle(self, problem: Problem | None) -> None:
         """Answer the request, None for success; a second call does nothing."""
@@ -143,6 +152,25 @@ class PartitionQueue:
         """Add a collection at the end."""
         self._waiting.append(submission)
         self.bytes += submission.left_bytes
+
+    def push_first(self, submission: Submission) -> None:
+        """Add a collection at the front: its deadline comes before the others'."""
+        self._waiting.appendleft(submission)
+        self.bytes += submission.left_bytes
+
+    def give_away(self, take: Callable[[Submission], bool]) -> None:
+        """Offer what may be moved to `take`, the last first, until one is not taken."""
+        kept: deque[Submission] = deque()
+        while self._waiting:
+            submission = self._waiting.pop()
+            if not submission.movable:
+                kept.appendleft(submission)
+            elif take(submission):
+                self.bytes -= submission.left_bytes
+            else:
+                self._waiting.append(submission)
+                break
+        self._waiting.extend(kept)
 
     def take(self, batch_bytes_max: int) -> list[Part]:
         """Take the next batch's parts from the front; empty only where nothing waits.

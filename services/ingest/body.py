@@ -51,9 +51,20 @@ class Bodies:
         self._slow: list[Body] = []  # of these, at the last look; the one that holds most comes last
         self._looked_at_s = 0.0
 
-    def open(self, head: RequestHead, receive: Receive) -> "Body":
+    def open(self, head: RequestHead, reserved: Reservation, receive: Receive) -> "Body":
         """The body of one request, nothing of it read yet."""
-        return Body(self, head, receive)
+        return Body(self, head, reserved, receive)
+
+    def whole(self, reserved: Reservation, size_bytes: int) -> None:
+        """A body has come whole, with its head.
+
+        Raises:
+            RefusedError: it is too large, there is no room for it, or no body is taken any more.
+
+        """
+        if self.closed is not None:
+            raise RefusedError(self.closed)
+        self.take(reserved, size_bytes)
 
     def close(self, problem: Problem) -> None:
         """Wait for nobody any more: what has not come completely is answered with the problem."""
@@ -79,6 +90,33 @@ class Bodies:
             yield
         finally:
             self._large.release()
+
+    def take(self, reservation: Reservation, size_bytes: int) -> None:
+        """Reserve so many bytes more.
+
+        Raises:
+            RefusedError: there is no room for them.
+
+        """
+        if reservation.take(size_bytes):
+            return
+        if not (self.make_room(reservation, size_bytes) and reservation.take(size_bytes)):
+            raise RefusedError(self._full())
+
+    def _full(self) -> Problem:
+        bytes_max = self.admission.bytes_max
+        detail = f"{bytes_max} bytes are in flight already, or this token's share of them (MAX_IN_FLIGHT_BYTES)"
+        return Problem(Code.OVERLOADED, detail)
+
+    def wanted(self, reservation: Reservation, size_bytes: int) -> None:
+        """So many bytes are announced: there must be room for them, and none is reserved.
+
+        Raises:
+            RefusedError: there is none.
+
+        """
+        if not self.make_room(reservation, size_bytes):
+            raise RefusedError(self._full())
 
     def make_room(self, reservation: Reservation, size_bytes: int) -> bool:
         """Whether so many bytes more can be reserved; slow bodies are ended where that makes room."""
@@ -106,9 +144,9 @@ def _held_bytes(body: "Body") -> int:
 
 
 class Body:
-    """One request's body. `release` must be called at the request's end, whatever happened."""
+    """One request's body; its bytes are reserved in the request's own reservation."""
 
-    def __init__(self, bodies: Bodies, head: RequestHead, receive: Receive) -> None:
+    def __init__(self, bodies: Bodies, head: RequestHead, reserved: Reservation, receive: Receive) -> None:
         self._bodies = bodies
         self._receive = receive
         self._length = head.content_length
@@ -120,22 +158,7 @@ class Body:
         self.received_bytes = 0
         self.started_s = 0.0  # the loop's clock, when reading began
         self._slow_at_s = 0.0  # from when on it counts as slow, if nothing more comes
-        self.reserved = bodies.admission.open()
-
-    def owned_by(self, owner: str) -> None:
-        """Whose the bytes are, for fair shares."""
-        self.reserved.belongs_to(owner)
-
-    def grow(self, size_bytes: int) -> None:
-        """What came of the body takes so many bytes in memory; reserve what is missing.
-
-        Raises:
-            RefusedError: there is no room for it.
-
-        """
-        more = size_bytes - self.reserved.bytes
-        if more > 0:
-            self._take(more)
+        self.reserved = reserved
 
     async def read(self) -> bytes:
         """The whole body, decompressed.
@@ -146,8 +169,8 @@ class Body:
 
         """
         bodies = self._bodies
-        if self._length and not bodies.make_room(self.reserved, self._length):
-            raise RefusedError(self._full())
+        if self._length:
+            bodies.wanted(self.reserved, self._length)
         try:
             # Up to a tenth later, by chance: clients that stall together are not all answered in one turn of the loop.
             bound_s = bodies.deadline_s * (1 + random.random() / 10)  # noqa: S311 - nobody gains by guessing
@@ -173,10 +196,6 @@ class Body:
     def is_slow(self, now_s: float) -> bool:
         """Whether it comes too slowly."""
         return now_s > self._slow_at_s
-
-    def release(self) -> None:
-        """Give the reserved bytes back."""
-        self.reserved.release()
 
     async def discard(self) -> None:
         """Take what still comes, for a while: a connection closed over unread bytes is reset, and the answer lost."""
@@ -260,15 +279,7 @@ class Body:
             raise RefusedError(Problem(Code.DECODED_BODY_TOO_LARGE, detail))
 
     def _take(self, size_bytes: int) -> None:
-        if self.reserved.take(size_bytes):
-            return
-        if not (self._bodies.make_room(self.reserved, size_bytes) and self.reserved.take(size_bytes)):
-            raise RefusedError(self._full())
-
-    def _full(self) -> Problem:
-        bytes_max = self._bodies.admission.bytes_max
-        detail = f"{bytes_max} bytes are in flight already, or this token's share of them (MAX_IN_FLIGHT_BYTES)"
-        return Problem(Code.OVERLOADED, detail)
+        self._bodies.take(self.reserved, size_bytes)
 
     def _late(self) -> Problem:
         deadline_s = self._bodies.deadline_s

@@ -101,13 +101,20 @@ def parse(body: bytes, items_max: int) -> Collection:
         raise _nested_too_deeply(body) from None
     data = bytes(envelope.data)
     _check_size(body, data)
-    quotes = body.count(b'"') - data.count(b'"')
     expected = _QUOTES_WITHOUT_TOKEN if envelope.token is msgspec.UNSET else _QUOTES_WITH_TOKEN
-    if quotes != expected or body.count(b"\\") != data.count(b"\\"):
+    if _marks_outside(body, data) != (expected, 0):
         _members(body, body, data)
     payloads = [bytes(item) for item in _items_of(data, items_max)]
     token = None if envelope.token is msgspec.UNSET else envelope.token
     return Collection(_checked_version(envelope.version), token, payloads)
+
+
+def _marks_outside(body: bytes, data: bytes) -> tuple[int, int]:
+    """How many quotes and backslashes a body has beside `data`, which most have last."""
+    start = len(body) - len(data) - 1
+    if body.startswith(data, start):
+        return body.count(b'"', 0, start), body.count(b"\\", 0, start)
+    return body.count(b'"') - data.count(b'"'), body.count(b"\\") - data.count(b"\\")
 
 
 def _parse_with_surrogates(body: bytes, items_max: int, refusal: msgspec.DecodeError) -> Collection:
@@ -174,6 +181,8 @@ def _items_of(data: bytes, items_max: int) -> list[msgspec.Raw]:
 
 def _has_commas(data: bytes, number: int) -> bool:
     """Fewer commas than items are allowed cannot be too many items."""
+    if len(data) <= number:
+        return False
     if len(data) <= _COUNT_PIECE_BYTES:
         return data.count(b",") >= number
     found = 0

@@ -50,6 +50,7 @@ class Connections:
         self.head_bytes_max = settings.max_head_bytes
         self.admission = admission
         self.head_deadline_s = settings.head_deadline_s
+        self._idle_s = settings.keep_alive_s
         self.refusals = refusals
         self.last_requests = False  # every request that begins now is its connection's last
         self._max = settings.max_connections
@@ -122,7 +123,7 @@ class Connections:
             pause_s = 0.0 if self.sweep() else SWEEP_S
 
     def sweep(self) -> bool:
-        """Answer heads that are late, and drop clients that say nothing or do not take their answer.
+        """Answer heads that are late, and drop clients that say nothing, are done, or do not take their answer.
 
         Returns:
             Whether more may be due: a thousand that came together are not answered in one turn of the loop.
@@ -136,12 +137,15 @@ class Connections:
         for connection in late:
             self._metrics.connections_closed.labels("late_head").inc()
             connection.head_is_late()
+        idle = _due(self.idle, now_s - self._idle_s)
+        for connection in idle:
+            self.drop(connection, "idle")
         unread = _due(self.unflushed, now_s - FLUSH_S)
         for connection in unread:
             if connection.holds_output():
                 self._metrics.connections_closed.labels("unread_answer").inc()
                 connection.transport.abort()
-        return max(len(silent), len(late), len(unread)) == _SWEPT_AT_ONCE
+        return max(len(silent), len(late), len(idle), len(unread)) == _SWEPT_AT_ONCE
 
 
 def _due(book: dict[Connection, float], before_s: float) -> list[Connection]:

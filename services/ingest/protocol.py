@@ -17,7 +17,9 @@ from uvicorn.server import ServerState
 
 from services.ingest.connections import Connections
 from services.ingest.problems import Code, Problem, RefusedError, retry_after
-from services.ingest.wire import hosts_and_length, last_answer, without_upgrade
+from services.ingest.quick import QuickRequest, QuickRoute
+from services.ingest.request import is_usual, read_head
+from services.ingest.wire import last_answer, without_upgrade
 
 _PIECE_BYTES = 4096
 _HEADERS_MAX = 128  # of a request: in memory each takes 110 bytes beyond its own, and it may have but four of these
@@ -30,6 +32,7 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def __init__(
         self,
         connections: Connections,
+        quick: QuickRoute,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -37,6 +40,10 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._book = connections
+        self._quick = quick
+        self._usual: QuickRequest | None = None  # the request under way, as long as it may go the short way
+        self._whole: QuickRequest | None = None  # the same when all of it has come, until the parser is done
+        self._may_be_usual = True  # no request of this read has gone the short way: one keeps the loop for long enough
         self._in_head = True  # a head has begun, or nothing has yet
         self._head_bytes = 0  # of the head under way, as far as whole reads belong to it
         self._fed_bytes = 0  # of the read that the parser is at
@@ -65,6 +72,7 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         """The client is gone, or we are done with it."""
         self._book.leave(self)
         self._deaf, self._held = True, b""
+        self._usual = self._whole = None
         self._reserved.release()
         super().connection_lost(exc)
 
@@ -89,11 +97,9 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request, or of several."""
-        self._unset_keepalive_if_required()
         if self._deaf:
             return
-        if self in self._book.fresh:
-            del self._book.fresh[self]
+        self._book.fresh.pop(self, None)
         self._book.idle.pop(self, None)
         if self._held:
             self._hold(data)  # reading is paused: it was on its way
@@ -108,6 +114,7 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         keep the loop.
         """
         start = 0
+        self._may_be_usual = True
         while start < len(data) and not self._deaf:
             if self.pipeline:
                 self._hold(data[start:])
@@ -116,6 +123,11 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             start += len(piece)
             while piece:
                 piece = self._parse(piece)
+            if self._whole is not None:
+                whole, self._whole = self._whole, None
+                whole.serve()
+        if self._usual is not None:
+            self._go_the_long_way(self._usual)
 
     def _hold(self, data: bytes) -> None:
         """Keep the bytes for later, as a part of what is in flight. Where there is no room the connection ends with
@@ -166,7 +178,7 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
 
     def _watch_head(self, size_bytes: int) -> None:
         book = self._book
-        if not self._in_head and self._answer_is_due():
+        if not self._in_head and (self._usual is not None or self._answer_is_due()):
             self._head_bytes = 0
             book.heads.pop(self, None)
             return
@@ -195,9 +207,11 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     # What the parser calls
 
     def on_message_begin(self) -> None:
-        """A request's first byte."""
+        """A request's first byte. What ASGI wants of it is made when ASGI gets it (`_hand_over`)."""
         self._in_head = True
-        super().on_message_begin()
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header. Trailers are none, and nobody here asks for them (RFC 9110 §6.5.1).
@@ -209,14 +223,17 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self._in_head:
             if len(self.headers) >= _HEADERS_MAX:
                 raise RefusedError(self._head_too_large())
-            super().on_header(name, value)
+            self.headers.append((name.lower(), value))
 
     def on_body(self, body: bytes) -> None:
         """Bytes of the body."""
         self._framing_bytes -= len(body)
         self._body_bytes += len(body)
         self._body_left_bytes -= len(body)
-        super().on_body(body)
+        if self._usual is not None:
+            self._usual.chunks.append(body)
+        else:
+            super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """A request's head is complete: the application takes over.
@@ -236,21 +253,56 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         if self.parser.should_upgrade():
             return  # the parser stops now, and this head is read again
         version = self.parser.get_http_version()
-        hosts, self._body_left_bytes = hosts_and_length(self.headers)
-        if hosts != 1 and version == "1.1":
+        head = read_head(self.headers)
+        self._body_left_bytes = head.content_length or 0
+        if head.hosts != 1 and version == "1.1":
             raise RefusedError(Problem(Code.INVALID_HTTP, "there must be one Host header (RFC 9112 §3.2)"))
-        super().on_headers_complete()
+        if self._may_go_the_short_way() and is_usual(self.parser.get_method(), self.url, version, head):
+            self._may_be_usual = False
+            keep_alive = self.parser.should_keep_alive() and not self._book.last_requests
+            self._usual = QuickRequest(
+                self._quick, head, self.transport, self.server_state, self.on_response_complete, keep_alive=keep_alive
+            )
+        else:
+            self._hand_over(version)
         self._in_head = False
         self._framing_bytes = self._body_bytes = 0
+
+    def on_message_complete(self) -> None:
+        """A request's last byte."""
+        if self._usual is not None:
+            self.cycle = self._last = self._whole = self._usual
+            self._usual = None
+        elif not self._in_head:
+            super().on_message_complete()
+
+    # Which way a request goes
+
+    def _may_go_the_short_way(self) -> bool:
+        """Nobody is before it in the queue, and its answer would not pile up behind others that nobody takes."""
+        return self._may_be_usual and not self._answer_is_due() and not self.pipeline and not self.flow.write_paused
+
+    def _go_the_long_way(self, usual: QuickRequest) -> None:
+        """Its body has not come with its head: somebody has to wait for it."""
+        self._usual = None
+        self._hand_over("1.1")
+        for chunk in usual.chunks:
+            super().on_body(chunk)
+
+    def _hand_over(self, version: str) -> None:
+        """Let uvicorn make a request of the head that has come, and start the application."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url, self.headers = url, headers
+        self.scope["headers"] = headers
+        self.expect_100_continue = any(
+            name == b"expect" and value.lower() == b"100-continue" for name, value in headers
+        )
+        super().on_headers_complete()
         if version == "1.0":
             self.cycle.waiting_for_100_continue = False  # its sender cannot know what that is (RFC 9110 §10.1.1)
         if self._book.last_requests:
             self.cycle.keep_alive = False
-
-    def on_message_complete(self) -> None:
-        """A request's last byte."""
-        if not self._in_head:
-            super().on_message_complete()
 
     # What uvicorn calls
 
@@ -259,8 +311,12 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """An answer is out."""
-        super().on_response_complete()
+        """An answer is out: the next request has its turn."""
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
         if self.transport.get_write_buffer_size():
             self._book.unflushed.pop(self, None)  # its moment is that of the last answer
             self._book.unflushed[self] = self._book.now_s()
@@ -273,11 +329,6 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._gate.open()
         if not self._answer_is_due() and not self._head_bytes:
             self._book.idle[self] = self._book.now_s()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Nothing came for the whole of KEEP_ALIVE_S."""
-        if not self.transport.is_closing():
-            self._book.drop(self, "idle")
 
     def shutdown(self) -> None:
         """The server stops: the answers that are due are the last."""
@@ -328,6 +379,7 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         not hear a 400 in its place. It gets its own, and then the connection ends.
         """
         self._deaf = True
+        self._usual = None  # its body will never come
         self._book.heads.pop(self, None)
         if not self._answer_is_due():
             self._refuse(problem)

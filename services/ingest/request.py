@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from services.ingest.decompression import CODINGS
 from services.ingest.problems import Code, Header, Problem, RefusedError
 from shared.record import id_time_ms, is_collection_id
+
+COLLECTIONS_PATH = "/v1/collections"
+USUAL_BYTES_MAX = 32 * 1024 - 1
+"""Largest body of a usual request: a larger one has to wait for its turn among the large."""
 
 PARTITION_KEY_BYTES_MAX = 256
 KEY_TIME_MIN_MS = 1_577_836_800_000
@@ -14,6 +17,7 @@ KEY_TIME_MIN_MS = 1_577_836_800_000
 KEY_AHEAD_MAX_MS = 24 * 3600 * 1000
 """How far ahead of ours the clock of a client may be."""
 
+_COLLECTIONS_TARGET = COLLECTIONS_PATH.encode("ascii")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _TRACE_CONTEXT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _PRINTABLE = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,254}[\x21-\x7e])?")
@@ -23,9 +27,11 @@ _MEDIA_TYPE = re.compile(
 _COMMON_MEDIA_TYPES = frozenset((b"application/json", b"application/json; charset=utf-8", b""))
 
 
-@dataclass(slots=True)
 class RequestHead:
-    """The headers that matter. Absent ones are None, an absent or unusable length too."""
+    """The headers that matter. Absent ones are None, an absent or unusable length too.
+
+    What a request does not have it does not carry: the defaults are the class's.
+    """
 
     request_id: str | None = None  # as the client sent it, if it is sane
     content_length: int | None = None
@@ -37,6 +43,8 @@ class RequestHead:
     partition_key: bytes | None = None
     traceparent: str | None = None
     twice: bytes | None = None  # a header that must stand once and does not
+    hosts: int = 0  # how many Host headers there are
+    expects: bool = False  # whether its sender waits for a 100 before it sends the body
 
     @property
     def has_body(self) -> bool:
@@ -101,6 +109,14 @@ class RequestHead:
         return text
 
 
+def _host(head: RequestHead, _value: bytes) -> None:
+    head.hosts += 1
+
+
+def _expect(head: RequestHead, _value: bytes) -> None:
+    head.expects = True
+
+
 def _length(head: RequestHead, value: bytes) -> None:
     head.content_length = int(value)  # the HTTP parser has refused anything but digits
 
@@ -143,6 +159,8 @@ def _authorization(head: RequestHead, value: bytes) -> None:
 
 
 _WANTED = {
+    b"host": _host,
+    b"expect": _expect,
     b"content-length": _length,
     b"content-type": _type,
     b"transfer-encoding": _transfer,
@@ -153,7 +171,8 @@ _WANTED = {
     b"idempotency-key": _idempotency_key,
     b"authorization": _authorization,
 }
-_ONCE = frozenset(_WANTED) - {b"content-length", b"x-request-id", b"traceparent"}  # two lengths: the parser refuses
+_ONCE = frozenset(_WANTED) - {b"host", b"expect", b"content-length", b"x-request-id", b"traceparent"}
+# two lengths: the parser refuses; the number of hosts is the connection's to judge
 
 
 def read_head(headers: Iterable[Header]) -> RequestHead:
@@ -168,6 +187,20 @@ def read_head(headers: Iterable[Header]) -> RequestHead:
                     head.twice = name
                 seen.append(name)
     return head
+
+
+def is_usual(method: bytes, target: bytes, version: str, head: RequestHead) -> bool:
+    """Whether the request may go the short way (`quick`): a collection, small and of a known length, sent as it is."""
+    return (
+        target == _COLLECTIONS_TARGET
+        and method == b"POST"
+        and version == "1.1"
+        and head.content_length is not None
+        and 0 < head.content_length <= USUAL_BYTES_MAX
+        and head.coding is None
+        and head.transfer_coding is None
+        and not head.expects
+    )
 
 
 def body_too_large(body_bytes_max: int) -> Problem:

@@ -21,6 +21,7 @@ from services.ingest.body import Bodies
 from services.ingest.connections import FLUSH_S, Connections
 from services.ingest.problems import Code, Problem
 from services.ingest.protocol import IngestProtocol
+from services.ingest.quick import QuickRoute
 from services.ingest.settings import IngestSettings
 from shared.ops import Readiness
 
@@ -36,19 +37,25 @@ class IngestServer(uvicorn.Server):
     """A uvicorn server that drains."""
 
     def __init__(
-        self, app: ASGIApp, settings: IngestSettings, *, readiness: Readiness, connections: Connections, bodies: Bodies
+        self,
+        app: ASGIApp,
+        quick: QuickRoute,
+        settings: IngestSettings,
+        *,
+        readiness: Readiness,
+        connections: Connections,
+        bodies: Bodies,
     ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=functools.partial(IngestProtocol, connections),  # type: ignore[arg-type] # uvicorn calls it
+                http=functools.partial(IngestProtocol, connections, quick),  # type: ignore[arg-type] # uvicorn calls it
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,  # nothing here reads the client's address
-                timeout_keep_alive=settings.keep_alive_s,
                 timeout_graceful_shutdown=math.ceil(settings.http_deadline_s + FLUSH_S) + 1,  # `_give_up` comes first
             )
         )

@@ -10,7 +10,7 @@ sent gets a 503, one with a produce in flight or acked a 504.
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError, UnknownTopicOrPartitionError
@@ -31,10 +31,21 @@ _LOGGED_IDS = 5
 _RECHECK_BOUND_S = 3.0
 
 
+Elsewhere = Callable[["PartitionWriter", Submission], bool]
+"""Gives a collection to another writer than this one, if there is one that can have it."""
+
+
 class PartitionWriter:
     """One partition's queue and its one produce in flight."""
 
-    def __init__(self, partition: int, link: KafkaLink, settings: IngestSettings, metrics: IngestMetrics) -> None:
+    def __init__(
+        self,
+        partition: int,
+        link: KafkaLink,
+        settings: IngestSettings,
+        metrics: IngestMetrics,
+        elsewhere: Elsewhere = lambda _writer, _submission: False,
+    ) -> None:
         self.partition = partition
         self.queue = PartitionQueue(settings.max_partition_queue_bytes)
         self.waiting_since: float | None = None  # when the produce that has not been acked yet was first tried
@@ -43,6 +54,7 @@ class PartitionWriter:
         self._topic = settings.kafka_topic
         self._place = TopicPartition(self._topic, partition)
         self._metrics = metrics
+        self._elsewhere = elsewhere
         self._produce_bound_s = settings.http_deadline_s
         self._parts: list[Part] = []  # taken from the queue and not all settled
         self._sent: list[Part] = []  # of these, with the client: their outcome is the broker's to tell
@@ -55,10 +67,32 @@ class PartitionWriter:
         self.load_bytes += submission.left_bytes
         self._wake.set()
 
+    def take_over(self, submission: Submission) -> None:
+        """Queue a collection that waited for another partition, before those that wait here."""
+        self.queue.push_first(submission)
+        self.load_bytes += submission.left_bytes
+        self._wake.set()
+
+    def give_away(self) -> None:
+        """This partition cannot be written to now: what waits for it, and has not been sent, goes to others."""
+        before_bytes = self.queue.bytes
+        self.queue.give_away(self._moves)
+        self.load_bytes -= before_bytes - self.queue.bytes
+
+    def _moves(self, submission: Submission) -> bool:
+        return self._elsewhere(self, submission)
+
     @property
     def busy(self) -> bool:
         """Whether anything waits for an ack."""
         return self.waiting_since is not None or len(self.queue) > 0
+
+    def gathers(self, since_s: float, size_bytes: int) -> bool:
+        """Whether a produce is under way, begun at `since_s` or later, and the queue behind it has room."""
+        waiting_since = self.waiting_since
+        if waiting_since is None:
+            return self.load_bytes > 0 and self.queue.has_room(size_bytes)
+        return waiting_since >= since_s and self.queue.has_room(size_bytes)
 
     def healthy(self, now_s: float) -> bool:
         """Whether the partition has a leader that answers, and its produce is not long without an ack."""
@@ -83,13 +117,12 @@ class PartitionWriter:
 
     def expire(self, now_s: float) -> None:
         """Answer whoever's deadline has passed."""
-        for submission in self.queue.due(now_s):
-            submission.settle(_too_late(submission))
         late = [part.submission for part in self._parts if part.submission.deadline_s <= now_s]
         sent = {part.submission for part in self._sent} if late else set()
         for submission in late:
             if submission in sent:
-                submission.written = Written.UNKNOWN
+                submission.written = Written.UNKNOWN  # before the rest of a cut one is found in the queue
+        for submission in (*self.queue.due(now_s), *late):
             submission.settle(_too_late(submission))
 
     async def _deliver(self, parts: list[Part]) -> None:
@@ -111,6 +144,8 @@ class PartitionWriter:
                     if isinstance(error, UnknownTopicOrPartitionError):
                         self._link.recheck_topic()
                     self._link.refresh()
+                    parts = self._kept(parts)
+                    self.give_away()
                     await asyncio.sleep(delay_s)
                     delay_s = min(delay_s * 2, _RETRY_MAX_S)
                 case Verdict.TOO_LARGE:
@@ -123,6 +158,14 @@ class PartitionWriter:
                 case Verdict.UNKNOWN:
                     self._fail(parts, Written.UNKNOWN, f"Kafka did not say whether it wrote: {_words(error)}")
                     return
+
+    def _kept(self, parts: list[Part]) -> list[Part]:
+        """What is left of a batch that was not written, once others have taken what they can."""
+        moved = [part for part in parts if part.last and part.submission.movable and self._moves(part.submission)]
+        if moved:
+            self._parts = [part for part in self._parts if part not in moved]  # their deadline is another's to keep
+            parts = [part for part in parts if part not in moved]
+        return parts
 
     async def _produce(self, parts: list[Part]) -> Exception | None:
         """One try. The batch is built anew each time: the client may still hold the last one."""
@@ -228,7 +271,8 @@ def _build(producer: AIOKafkaProducer, parts: Iterable[Part]) -> BatchBuilder:
         submission = part.submission
         key, headers_of, values = submission.key, submission.headers_of, submission.values
         for index in range(part.start, part.stop):
-            if append(timestamp=None, key=key, value=values[index], headers=headers_of(index)) is None:
+            headers = headers_of(index) if index else submission.first_headers
+            if append(timestamp=None, key=key, value=values[index], headers=headers) is None:
                 raise RuntimeError("a batch was measured too small")  # a bug: sizes must be upper bounds
     batch.close()
     return batch

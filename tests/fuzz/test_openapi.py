@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import Case, GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from services.ingest.app import COLLECTIONS_PATH
+from services.ingest.request import COLLECTIONS_PATH
 from tests.fuzz.reference import VERSION_BYTES_MAX
 from tests.fuzz.sizes import Sizes
 from tests.fuzz.target import HANG_S, ITEMS_MAX, Target

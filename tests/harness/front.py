@@ -18,7 +18,9 @@ from services.ingest.batching import Submission
 from services.ingest.body import Bodies
 from services.ingest.connections import Connections
 from services.ingest.endpoint import CollectionsEndpoint
+from services.ingest.intake import Intake
 from services.ingest.problems import Problem
+from services.ingest.quick import QuickRoute
 from services.ingest.quota import Quotas
 from services.ingest.refusals import Refusals
 from services.ingest.server import IngestServer
@@ -37,6 +39,7 @@ class Front:
     admission: Admission
     server: IngestServer
     registry: CollectorRegistry
+    connections: Connections
     submitted: list[Submission] = field(default_factory=list)
     clients: list[RawClient] = field(default_factory=list)  # closed at the end
 
@@ -80,7 +83,7 @@ async def front(
         seen.append(submission)
         return submit(submission)
 
-    endpoint = CollectionsEndpoint(
+    intake = Intake(
         chosen,
         access=Access(tokens, Quotas(chosen.token_burst_s)),
         bodies=bodies,
@@ -89,12 +92,14 @@ async def front(
         refusals=refusals,
         metrics=metrics,
     )
-    server = IngestServer(IngestApp(endpoint), chosen, readiness=Readiness(), connections=connections, bodies=bodies)
+    app = IngestApp(CollectionsEndpoint(chosen, intake, bodies))
+    quick = QuickRoute(intake, bodies)
+    server = IngestServer(app, quick, chosen, readiness=Readiness(), connections=connections, bodies=bodies)
     sock = listen("127.0.0.1", 0, "INGEST_PORT")
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         sweeping = group.create_task(connections.run())
         serving = group.create_task(server.serve(sockets=[sock]))
-        served = Front(sock.getsockname()[1], admission, server, registry, seen)
+        served = Front(sock.getsockname()[1], admission, server, registry, connections, seen)
         try:
             yield served
         finally:

@@ -184,6 +184,16 @@ async def test_at_the_deadline_only_what_was_sent_is_unknown() -> None:
         assert b.writer.load_bytes == 0
 
 
+async def test_the_rest_of_a_collection_that_is_being_sent_is_in_doubt() -> None:
+    """Its first records may be in the log when its last still wait: never a 503."""
+    async with bench() as b:
+        told = b.push(*[1500] * 4, deadline_s=5)
+        await turn(lambda: b.client.in_flight == 1)
+        assert len(b.writer.queue) == 1
+        b.writer.expire(6)
+        assert await codes(told) == ["outcome_unknown"]
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

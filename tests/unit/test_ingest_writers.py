@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from aiokafka.errors import LeaderNotAvailableError
 from prometheus_client import CollectorRegistry
 
 from services.ingest.batching import Submission
@@ -27,9 +28,9 @@ class Bench:
         settings = IngestSettings(http_deadline_s=deadline_s, kafka_produce_timeout_s=deadline_s / 2)
         self.writers = Writers(self.link, settings, IngestMetrics(CollectorRegistry()))  # type: ignore[arg-type]
 
-    def submit(self, key: bytes | None = None) -> str:
+    def submit(self, key: bytes | None = None, size_bytes: int = 1) -> str:
         """Submit one payload: "" if it was taken, else the code."""
-        submission = Submission([b"1"], lambda _: [], key=key, deadline_s=1e12, notify=lambda _: None)
+        submission = Submission([b"1" * size_bytes], lambda _: [], key=key, deadline_s=1e12, notify=lambda _: None)
         problem = self.writers.submit(submission)
         return "" if problem is None else problem.label
 
@@ -76,6 +77,79 @@ async def test_a_stuck_partition_is_left_out() -> None:
         await turn(lambda: len(b.client.places) == 2)
         assert b.client.places == [stuck, 1 - stuck]
         assert b.client.batches == [1, 5]
+
+
+async def test_what_comes_during_a_produce_fills_one_batch() -> None:
+    """Eight collections that come while a produce is under way are one batch more, and not one in each partition."""
+    async with bench(12) as b:
+        assert b.submit() == ""
+        await turn(lambda: len(b.client.places) == 1)
+        for _ in range(8):
+            assert b.submit() == ""
+        await b.client.answer(None, None)
+        await turn(lambda: not b.writers.pending())
+        assert b.client.batches == [1, 8]
+        assert b.client.places == [b.client.places[0]] * 2
+
+
+async def test_a_partition_is_not_filled_for_ever() -> None:
+    """Under steady load each partition has its turn: 5 times a sixth of what a turn takes, and the next is another."""
+    async with bench(3) as b:
+        b.link.message_bytes_max = 10**6
+        for _ in range(16):
+            assert b.submit(size_bytes=50_000) == ""
+        await turn(lambda: len(set(b.client.places)) == 3)
+
+
+async def test_a_slow_partition_gives_its_turn_away() -> None:
+    """A produce that takes long is no reason to wait behind it, long before the partition counts as stuck."""
+    async with bench(2) as b:
+        assert b.submit() == ""
+        await turn(lambda: len(b.client.places) == 1)
+        (writer,) = (one for one in b.writers._partitions if one.waiting_since is not None)
+        writer.waiting_since = asyncio.get_running_loop().time() - 0.1
+        assert b.submit() == ""
+        await turn(lambda: len(set(b.client.places)) == 2)
+
+
+async def test_what_waits_for_a_stuck_partition_goes_elsewhere() -> None:
+    """One produce gets no answer: what had been queued behind it is written by another, in time."""
+    async with bench(2) as b:
+        assert b.submit() == ""
+        await turn(lambda: len(b.client.places) == 1)
+        for _ in range(5):
+            assert b.submit() == ""
+        assert len(b.client.places) == 1
+        await turn(lambda: len(b.client.places) == 2)
+        assert b.client.batches == [1, 5]
+        assert len(set(b.client.places)) == 2
+
+
+async def test_a_batch_that_was_not_written_goes_elsewhere() -> None:
+    """The leader is gone and nothing is in the log: another partition takes the batch and the queue behind it. Who
+    asked for that partition waits for it.
+    """
+    async with bench(2) as b:
+        assert b.submit() == ""
+        await turn(lambda: len(b.client.places) == 1)
+        gone = b.client.places[0]
+        for _ in range(5):
+            assert b.submit() == ""
+        await b.client.answer(LeaderNotAvailableError())
+        await turn(lambda: len(b.client.places) == 2)
+        assert b.client.places == [gone, 1 - gone]
+        assert b.client.batches == [1, 6]
+        await turn(lambda: not b.writers._partitions[gone].busy)
+
+
+async def test_a_pinned_collection_is_not_moved() -> None:
+    """A Partition-Key is a promise of one partition."""
+    async with bench(2) as b:
+        assert b.submit(b"key") == ""
+        await turn(lambda: len(b.client.places) == 1)
+        await b.client.answer(LeaderNotAvailableError())
+        await turn(lambda: len(b.client.places) == 2)
+        assert len(set(b.client.places)) == 1
 
 
 async def test_in_vain_is_refused_at_once_until_an_ack() -> None:

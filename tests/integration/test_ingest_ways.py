@@ -1,0 +1,238 @@
+"""The short way and the long way of a request: one request, sent so that each takes it, gets the same answer.
+
+Which way a request goes depends on how its bytes come. Nothing that a client is told, or that is written, may.
+"""
+
+import asyncio
+import re
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.ingest.batching import Submission
+from services.ingest.problems import Code, Problem, retry_after
+from services.ingest.quick import QuickRequest
+from services.ingest.request import USUAL_BYTES_MAX
+from tests.fuzz.bodies import broken, collections
+from tests.harness.front import Front, front
+from tests.harness.http_client import Answer
+from tests.harness.raw_http import PATH, RawClient, post
+from tests.harness.waiting import eventually
+
+BODY = b'{"version":"1","data":[1,[2]]}'
+KEY = "01890a5d-ac96-774b-bcce-b302099a8057"
+TOLD = (
+    None,
+    Problem(Code.OVERLOADED, "full"),
+    Problem(Code.KAFKA_UNAVAILABLE, "away", (retry_after(7),)),
+    Problem(Code.OUTCOME_UNKNOWN, "nobody knows"),
+)
+_UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_HEX = re.compile(rb'"request_id":"[0-9a-f]{32}"')
+
+
+@dataclass
+class Ways:
+    """Counts the requests that went the short way."""
+
+    quick: int = 0
+
+
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> Ways:
+    counted = Ways()
+    serve = QuickRequest.serve
+
+    def counting(request: QuickRequest) -> None:
+        counted.quick += 1
+        serve(request)
+
+    monkeypatch.setattr(QuickRequest, "serve", counting)
+    return counted
+
+
+async def whole(_served: Front, client: RawClient, body: bytes, headers: list[str]) -> Answer:
+    return await client.ask(post(body, *headers))
+
+
+async def parted(served: Front, client: RawClient, body: bytes, headers: list[str]) -> Answer:
+    """The last byte comes when the others have been read."""
+    request = post(body, *headers)
+    await eventually(lambda: served.connections.fresh, "the connection")
+    await client.send(request[:-1])
+    await eventually(lambda: not served.connections.fresh, "the first read")
+    return await client.ask(request[-1:])
+
+
+async def chunked(_served: Front, client: RawClient, body: bytes, headers: list[str]) -> Answer:
+    head = "\r\n".join([f"POST {PATH} HTTP/1.1", "Host: x", "Transfer-Encoding: chunked", *headers, "", ""])
+    half = len(body) // 2
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:half], body[half:]) if part)
+    return await client.ask(head.encode("latin-1") + chunks + b"0\r\n\r\n")
+
+
+async def queried(_served: Front, client: RawClient, body: bytes, headers: list[str]) -> Answer:
+    """All at once, to a target that is no usual one."""
+    return await client.ask(post(body, *headers).replace(PATH.encode(), PATH.encode() + b"?a=b", 1))
+
+
+Way = Callable[[Front, RawClient, bytes, list[str]], Awaitable[Answer]]
+LONG_WAYS: tuple[Way, ...] = (parted, chunked, queried)
+
+
+def plain(answer: Answer) -> tuple[int, dict[str, str], bytes]:
+    """The answer without what differs by chance or by the clock."""
+    headers = {name: value for name, value in answer.headers.items() if name not in {"date", "x-request-id"}}
+    return answer.status, headers, _HEX.sub(b"", _UUID.sub(b"", answer.body))
+
+
+def record(submission: Submission) -> tuple[object, ...]:
+    """What would be written, without ids and times."""
+    chance = {"spillway-id", "spillway-received-ns", "spillway-request-id"}
+    headers = [
+        [(name, value) for name, value in submission.headers_of(index) if name not in chance]
+        for index in range(len(submission.values))
+    ]
+    return submission.values, headers, submission.key
+
+
+head_lines = st.lists(
+    st.sampled_from(
+        (
+            *("Content-Type: application/json", "Content-Type: text/plain", "Partition-Key: k", "Partition-Key: \xe9"),
+            *(f"Idempotency-Key: {KEY}", "Idempotency-Key: x", "X-Request-Id: mine", "X-Request-Id: not sane"),
+            *("Content-Encoding: identity", "Content-Encoding: br", "Connection: close", "Connection: keep-alive"),
+            *("traceparent: 00-" + "a" * 32 + "-" + "b" * 16 + "-01", "Authorization: Bearer t", "Host: twice"),
+        )
+    ),
+    max_size=3,
+    unique_by=lambda line: line.partition(":")[0],
+)
+bodies = st.one_of(collections(), broken).filter(lambda body: 0 < len(body) <= USUAL_BYTES_MAX)
+
+
+@settings(max_examples=40, deadline=None)
+@given(body=bodies, headers=head_lines, told=st.sampled_from(TOLD), at_once=st.booleans())
+def test_every_way_gives_the_same_answer(
+    body: bytes, headers: list[str], told: Problem | None, *, at_once: bool
+) -> None:
+    """Status, headers, body and what is written: the same for any request, however its bytes come."""
+
+    def submit(submission: Submission) -> Problem | None:
+        if at_once and told is not None:
+            return told
+        asyncio.get_running_loop().call_soon(submission.settle, told)
+        return None
+
+    async def ask_all() -> None:
+        async with front({"max_items": 4}, submit=submit) as served:
+            answers, written = [], []
+            for way in (whole, *LONG_WAYS):
+                before = len(served.submitted)
+                answers.append(plain(await way(served, await served.connect(), body, headers)))
+                written.append([record(one) for one in served.submitted[before:]])
+                assert served.admission.in_flight_bytes == 0
+        assert answers == [answers[0]] * len(answers)
+        assert written == [written[0]] * len(written)
+
+    asyncio.run(ask_all())
+
+
+async def test_which_way_a_request_goes(ways: Ways) -> None:
+    """Whole, small and plain: the short way. Any other: the long way, also where a part of it came whole."""
+    async with front() as served:
+        for way in LONG_WAYS:
+            assert (await way(served, await served.connect(), BODY, [])).status == 200
+        for line in ("Content-Encoding: gzip", "Expect: 100-continue"):
+            client = await served.connect()
+            await client.send(post(BODY, line))
+            await client.reader.readline()
+        large = b'{"version":"1","data":["%s"]}' % (b"x" * USUAL_BYTES_MAX)
+        assert (await whole(served, await served.connect(), large, [])).status == 200
+        assert ways.quick == 0
+        client = await served.connect()
+        for size in (1, 10_000, 30_000):  # of several pieces for the parser
+            body = b'{"version":"1","data":["%s"]}' % (b"x" * size)
+            assert (await whole(served, client, body, [])).status == 200
+        assert ways.quick == 3
+
+
+async def test_two_in_one_read(ways: Ways) -> None:
+    """One request of a read goes the short way; the second waits for the first one's answer, and is answered next."""
+    waiting: list[Submission] = []
+
+    def submit(submission: Submission) -> None:
+        waiting.append(submission)
+
+    async with front(submit=submit) as served, await served.connect() as client:
+        await client.send(post(BODY, "X-Request-Id: first") + post(BODY, "X-Request-Id: second"))
+        await eventually(lambda: waiting, "the first")
+        assert (ways.quick, len(waiting)) == (1, 1)
+        waiting[0].settle(None)
+        assert (await client.answer()).headers["x-request-id"] == "first"
+        await eventually(lambda: len(waiting) == 2, "the second")
+        waiting[1].settle(None)
+        assert (await client.answer()).headers["x-request-id"] == "second"
+        assert ways.quick == 1
+
+
+async def test_a_client_that_left_costs_nothing_more(ways: Ways) -> None:
+    """Its collection is written all the same, nobody is answered, and its bytes are free."""
+    waiting: list[Submission] = []
+
+    def submit(submission: Submission) -> None:
+        waiting.append(submission)
+
+    async with front(submit=submit) as served:
+        client = await served.connect()
+        await client.send(post(BODY))
+        await eventually(lambda: waiting, "the collection")
+        connection: socket.socket = client.writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.writer.transport.abort()  # a reset: after a mere end of its sending a client may still wait for answers
+        await eventually(lambda: served.metric("spillway_ingest_connections") == 0, "the end of the connection")
+        assert served.admission.in_flight_bytes > 0
+        waiting[0].settle(None)
+        assert served.admission.in_flight_bytes == 0
+        assert served.metric("spillway_ingest_payloads_total") == 2
+        assert ways.quick == 1
+
+
+async def test_an_unexpected_error_is_a_500_and_costs_one_request(ways: Ways, caplog: pytest.LogCaptureFixture) -> None:
+    """Its cause stands in the log under the request's id, and the connection goes on."""
+    broken_once = [True]
+
+    def submit(submission: Submission) -> None:
+        if broken_once.pop() if broken_once else False:
+            raise ZeroDivisionError
+        submission.settle(None)
+
+    async with front(submit=submit) as served, await served.connect() as client:
+        answer = await client.ask(post(BODY, "X-Request-Id: mine"))
+        assert answer.status == 500
+        assert b"ZeroDivision" not in answer.body
+        assert served.admission.in_flight_bytes == 0
+        assert (await client.ask(post(BODY))).status == 200
+    assert ways.quick == 2
+    assert [record.request_id for record in caplog.records if record.exc_info] == ["mine"]  # type: ignore[attr-defined]
+
+
+async def test_answers_that_nobody_takes_do_not_pile_up(ways: Ways) -> None:
+    """A client that asks and never reads: its next request waits, and it is not read on, as on the long way."""
+    async with front() as served:
+        client = await served.connect()
+        body = b'{"version":"1","data":[%s]}' % b",".join([b"1"] * 5000)  # an answer of 200 KB
+        client.writer.transport.pause_reading()
+        sending = asyncio.create_task(client.send(post(body) * 400))
+        await eventually(
+            lambda: served.metric("spillway_ingest_connections_closed_total", reason="unread_answer"), "it"
+        )
+        assert len(served.submitted) < 100
+        assert ways.quick >= 1
+        sending.cancel()
+        await asyncio.wait({sending})
