@@ -116,7 +116,7 @@ def _work(settings: IngestSettings, parsed: argparse.Namespace) -> None:
         api = bind(settings.ingest_host, parsed.port, "INGEST_PORT", shared=True)
     except (OSError, ValueError) as error:
         stop(str(error))
-    place = AsWorker(socket.socket(fileno=parsed.channel), replaces=parsed.replaces)
+    place = AsWorker(socket.socket(fileno=parsed.channel), joins=parsed.joins)
     _serve(settings, options, api, place, SharedQuotas(settings.token_burst_s, Ledger(parsed.ledger)))
 
 
@@ -164,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     worker = commands.add_parser("worker")  # ours alone: started where INGEST_WORKERS is over 1
     for name in ("--number", "--channel", "--parent", "--port", "--ledger"):
         worker.add_argument(name, type=int, required=True)
-    worker.add_argument("--replaces", action="store_true")
+    worker.add_argument("--joins", action="store_true")
     return parser
 
 

@@ -6,8 +6,8 @@ free: nothing is ever deleted, and the table needs no more room than there are n
 have, the one that is full again first makes room, and may send a burst too much.
 
 A take is read, changed and written under a lock of its name, which the kernel takes back from a worker that dies. It is
-never waited for longer than some turns of the scheduler: a worker that is stopped just there must not stop the others.
-They go on without it, and what is lost then is one take.
+never waited for longer than a millisecond or two: a worker that is stopped just there must not stop the others. They go
+on without it, and what can be lost then is a take of those that come at the very same time.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ SLOTS = 1 << 16
 _WORDS = 8  # a slot: fingerprint, requests' rate and moment, bytes' rate and moment, unused
 _SLOT_BYTES = 8 * _WORDS
 _PROBES = 16  # slots that a name may stand in, from its own on
-_TRIES = 40  # for the lock, a turn of the scheduler each
+_TRIES = 1000  # for the lock, a turn of the scheduler each: about a millisecond where nobody else wants to run
 
 
 def create(slots: int = SLOTS) -> int:
@@ -43,6 +43,7 @@ class Ledger:
         self._words = memoryview(pages).cast("Q")  # the same words, as fingerprints
         self._figures = memoryview(pages).cast("d")  # and as rates and moments
         self._slots = len(self._words) // _WORDS
+        self._tries = _TRIES  # 1 after a lock was not to be had, until one is: its holder stands still
         self._known: dict[int, int] = {}  # fingerprint → first word of its slot, as last seen; bounded by the tokens
 
     @contextlib.contextmanager
@@ -50,7 +51,7 @@ class Ledger:
         """Nobody else changes this name meanwhile, if that can be had soon."""
         offset = fingerprint % self._slots
         held = False
-        for _ in range(_TRIES):
+        for _ in range(self._tries):
             try:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
             except BlockingIOError:
@@ -58,6 +59,7 @@ class Ledger:
                 continue
             held = True
             break
+        self._tries = _TRIES if held else 1
         try:
             yield
         finally:

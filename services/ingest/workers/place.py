@@ -65,14 +65,14 @@ class AsWorker:
 
     Args:
         channel: leads to the supervisor. Its end is this process's end.
-        replaces: others serve already, so it listens only once it is ready.
+        joins: others serve already, so it listens only once it is ready.
 
     """
 
-    def __init__(self, channel: socket.socket, *, replaces: bool) -> None:
+    def __init__(self, channel: socket.socket, *, joins: bool) -> None:
         channel.set_inheritable(False)
         self._channel = channel
-        self._replaces = replaces
+        self._joins = joins
         self._listening = False
         self._draining = False
 
@@ -114,7 +114,7 @@ class AsWorker:
 
     async def may_listen(self, readiness: Readiness) -> None:
         """Once it is ready, where others serve meanwhile; but not for ever."""
-        for _ in range(_LISTEN_LOOKS if self._replaces else 0):
+        for _ in range(_LISTEN_LOOKS if self._joins else 0):
             if readiness.ready or self._draining:
                 break
             await asyncio.sleep(_READY_EVERY_S)

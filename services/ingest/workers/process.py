@@ -91,14 +91,13 @@ class WorkerProcess:
 
     def look(self) -> None:
         """Ask how it is; or count that it has not said so since the last time."""
-        if self._answer is None:
-            self.ask()
-        else:
+        if self._answer is not None:
             self._unanswered += 1
+        self.ask()
 
     def ask(self) -> "asyncio.Future[None] | None":
-        """Ask how it is. Resolved by its answer or its end; None where the last question waits for its answer still."""
-        if self._answer is not None:
+        """Ask how it is. Resolved by its answer or its end; None where it owes one already, or has ended."""
+        if self._answer is not None or self._writer.is_closing():
             return None
         self._answer = asyncio.get_running_loop().create_future()
         self._writer.write(REPORT)
@@ -106,7 +105,8 @@ class WorkerProcess:
 
     def drain(self) -> None:
         """Tell it to finish what it has, and to leave."""
-        self._writer.write(DRAIN)
+        if not self._writer.is_closing():
+            self._writer.write(DRAIN)
 
     def kill(self) -> None:
         """Take it away."""

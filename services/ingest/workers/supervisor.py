@@ -86,9 +86,9 @@ class Supervisor:
         """Have a worker in this place until it is time to stop."""
         if number:  # the first tries the way: what is wrong with it is said once
             await self._any_served.wait()
-        short_lives, replaces = 0, False
+        short_lives, joins = 0, number > 0  # whether others may serve already
         while not self._stopping.is_set():
-            end = await self._life(number, short_lives, replaces=replaces)
+            end = await self._life(number, short_lives, joins=joins)
             if end is None:
                 return
             match after(end):
@@ -98,12 +98,12 @@ class Supervisor:
                     self._stop()
                 case Again(delay_s, short_lives):
                     logger.warning("a worker is replaced", extra={"worker": number, "after_s": delay_s})
-                    replaces = True
+                    joins = True
                     await self._pause(delay_s)
 
-    async def _life(self, number: int, short_lives: int, *, replaces: bool) -> End | None:
+    async def _life(self, number: int, short_lives: int, *, joins: bool) -> End | None:
         """A worker from its start to its end; None where it had been told to leave."""
-        command = [*self._command, *(["--replaces"] if replaces else [])]
+        command = [*self._command, *(["--joins"] if joins else [])]
         try:
             process = await WorkerProcess.start(number, command, self._inherited, self._told)
         except OSError as error:
