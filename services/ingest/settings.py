@@ -17,7 +17,7 @@ class IngestSettings(KafkaSettings):
         default=1,
         ge=1,
         le=64,
-        description="Processes on INGEST_PORT, each with memory, bounds and a producer of its own; quotas are of all",
+        description="Processes that share INGEST_PORT; MAX_* bounds are each one's own, token quotas hold for all",
     )
     ingest_ops_host: str = Field(default="0.0.0.0", description="Address of `/livez`, `/readyz` and `/metrics`")
     ingest_ops_port: int = Field(default=8082, ge=0, le=65535, description="Their port; 0 takes any free one")
