@@ -6,8 +6,8 @@ free: nothing is ever deleted, and the table needs no more room than there are n
 have, the one that is full again first makes room, and may send a burst too much.
 
 A take is read, changed and written under a lock of its name, which the kernel takes back from a worker that dies. It is
-never waited for longer than a millisecond or two: a worker that is stopped just there must not stop the others. They go
-on without it, and what can be lost then is a take of those that come at the very same time.
+never waited for longer than 50 ms, and then less each time: a worker that is stopped just there must not stop the
+others. They go on without it, and what can be lost then is a take of those that come at the very same time.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import mmap
 import os
+import time
 from collections.abc import Collection, Iterator
 
 from services.ingest.quota import Quotas, Spent
@@ -24,7 +25,7 @@ SLOTS = 1 << 16
 _WORDS = 8  # a slot: fingerprint, requests' rate and moment, bytes' rate and moment, unused
 _SLOT_BYTES = 8 * _WORDS
 _PROBES = 16  # slots that a name may stand in, from its own on
-_TRIES = 1000  # for the lock, a turn of the scheduler each: about a millisecond where nobody else wants to run
+_PATIENCE_S = 0.05  # for a lock that is held: for microseconds, unless its holder does not get to run
 
 
 def create(slots: int = SLOTS) -> int:
@@ -35,36 +36,50 @@ def create(slots: int = SLOTS) -> int:
 
 
 class Ledger:
-    """The slots of one ledger, seen by this process."""
+    """The slots of one ledger, seen by this process.
 
-    def __init__(self, descriptor: int) -> None:
+    Args:
+        descriptor: of `create`, in this process or in its parent.
+        patience_s: how long a lock may be waited for.
+
+    """
+
+    def __init__(self, descriptor: int, patience_s: float = _PATIENCE_S) -> None:
         self._descriptor = descriptor
         pages = mmap.mmap(descriptor, 0)
         self._words = memoryview(pages).cast("Q")  # the same words, as fingerprints
         self._figures = memoryview(pages).cast("d")  # and as rates and moments
         self._slots = len(self._words) // _WORDS
-        self._tries = _TRIES  # 1 after a lock was not to be had, until one is: its holder stands still
+        self._patience_full_s = patience_s
+        self._patience_s = patience_s  # an eighth of it after each lock that was not to be had, until one is
         self._known: dict[int, int] = {}  # fingerprint → first word of its slot, as last seen; bounded by the tokens
 
     @contextlib.contextmanager
     def locked(self, fingerprint: int) -> Iterator[None]:
         """Nobody else changes this name meanwhile, if that can be had soon."""
         offset = fingerprint % self._slots
-        held = False
-        for _ in range(self._tries):
-            try:
-                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
-            except BlockingIOError:
-                os.sched_yield()
-                continue
-            held = True
-            break
-        self._tries = _TRIES if held else 1
+        held = self._lock(offset)
         try:
             yield
         finally:
             if held:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, offset)
+
+    def _lock(self, offset: int) -> bool:
+        give_up_s: float | None = None
+        while True:
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+            except BlockingIOError:
+                now_s = time.monotonic()
+                give_up_s = give_up_s or now_s + self._patience_s
+                if now_s >= give_up_s:
+                    self._patience_s /= 8
+                    return False
+                os.sched_yield()
+            else:
+                self._patience_s = self._patience_full_s
+                return True
 
     def read(self, fingerprint: int) -> tuple[Spent | None, Spent | None]:
         """The buckets of requests and of bytes; None where there is none."""
@@ -74,13 +89,13 @@ class Ledger:
         figures = self._figures
         return _spent(figures[at + 1], figures[at + 2]), _spent(figures[at + 3], figures[at + 4])
 
-    def write(self, fingerprint: int, requests: Spent | None, body_bytes: Spent | None, now_s: float) -> None:
+    def write(self, fingerprint: int, requests: Spent | None, body_bytes: Spent | None) -> None:
         """Keep the buckets; to be called with the lock."""
         at = self._find(fingerprint)
         if at is None:
             if requests is None and body_bytes is None:
                 return
-            at = self._claim(fingerprint, now_s)
+            at = self._claim(fingerprint)
         figures = self._figures
         figures[at + 1], figures[at + 2] = requests or (0.0, 0.0)
         figures[at + 3], figures[at + 4] = body_bytes or (0.0, 0.0)
@@ -95,16 +110,10 @@ class Ledger:
                 return candidate
         return None
 
-    def _claim(self, fingerprint: int, now_s: float) -> int:
-        """The slot that says least: an empty one, one that is full again, else the one that is so first."""
-        best, best_full_at_s = -1, 0.0
-        for candidate in self._probed(fingerprint):
-            full_at_s = max(self._figures[candidate + 2], self._figures[candidate + 4])
-            if not self._words[candidate] or full_at_s <= now_s:
-                best = candidate
-                break
-            if best < 0 or full_at_s < best_full_at_s:
-                best, best_full_at_s = candidate, full_at_s
+    def _claim(self, fingerprint: int) -> int:
+        """The slot that says least: an empty one, else the one whose buckets are full again first, or long have been."""
+        figures = self._figures
+        best = min(self._probed(fingerprint), key=lambda at: max(figures[at + 2], figures[at + 4]))
         self._words[best] = fingerprint
         self._known[fingerprint] = best
         return best
@@ -145,7 +154,7 @@ class SharedQuotas(Quotas):
         """As in Quotas, of the whole."""
         if not _has_quota(token):
             return super().take(token, body_bytes, now_s)
-        with self._exchange(token, now_s):
+        with self._exchange(token):
             return super().take(token, body_bytes, now_s)  # asks `wait_s`, which reads what is there
 
     def give_back(self, token: Token, body_bytes: int, now_s: float) -> None:
@@ -153,7 +162,7 @@ class SharedQuotas(Quotas):
         if not _has_quota(token):
             super().give_back(token, body_bytes, now_s)
             return
-        with self._exchange(token, now_s):
+        with self._exchange(token):
             self.put_back(token.name, *self._ledger.read(self._fingerprint(token.name)))
             super().give_back(token, body_bytes, now_s)
 
@@ -164,11 +173,11 @@ class SharedQuotas(Quotas):
         self._ledger.forget()
 
     @contextlib.contextmanager
-    def _exchange(self, token: Token, now_s: float) -> Iterator[None]:
+    def _exchange(self, token: Token) -> Iterator[None]:
         fingerprint = self._fingerprint(token.name)
         with self._ledger.locked(fingerprint):
             yield
-            self._ledger.write(fingerprint, *self.spent(token.name), now_s)
+            self._ledger.write(fingerprint, *self.spent(token.name))
 
     def _fingerprint(self, name: str) -> int:
         fingerprint = self._fingerprints.get(name)

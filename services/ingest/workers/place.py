@@ -24,7 +24,6 @@ logger = logging.getLogger("spillway.ingest.workers")
 
 _READY_EVERY_S = 0.02
 _LISTEN_LOOKS = 250  # 5 s: one that takes another's place and is not ready by then listens, and answers 503
-_LAST_WORD_S = 1.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _EXIT_ORPHAN = 1
 
@@ -80,7 +79,7 @@ class AsWorker:
     async def seen(
         self, readiness: Readiness, registry: CollectorRegistry, drain: Callable[[], None]
     ) -> AsyncIterator[None]:
-        """Answer the supervisor; its last word follows what is counted last."""
+        """Answer the supervisor, and obey it."""
         reader, writer = await asyncio.open_connection(sock=self._channel)
 
         def tell() -> None:
@@ -90,14 +89,8 @@ class AsWorker:
         try:
             yield
         finally:
-            self._listening = False
             orders.cancel()
-            tell()
-            with contextlib.suppress(TimeoutError, OSError):
-                async with asyncio.timeout(_LAST_WORD_S):
-                    await writer.drain()
-                    writer.close()
-                    await writer.wait_closed()
+            writer.close()
 
     async def _obey(self, reader: asyncio.StreamReader, tell: Callable[[], None], drain: Callable[[], None]) -> None:
         try:

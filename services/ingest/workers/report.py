@@ -1,8 +1,8 @@
 """What a worker and its supervisor say to each other, and how it is framed. Pure: bytes in, values out.
 
 The supervisor says single bytes: REPORT (tell how you are) and DRAIN (finish, and leave). The worker answers each
-REPORT with one frame, and says its last one unasked before it leaves: four bytes of length, then a Report as
-MessagePack. There is never more than one REPORT without its answer, so neither side can fill the other's buffer.
+REPORT with one frame: four bytes of length, then a Report as MessagePack. There is never more than one REPORT without
+its answer, so neither side can fill the other's buffer.
 """
 
 from typing import Protocol
