@@ -68,11 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_files(settings)
         options = connection_options(settings)
         ops = listen(settings.ingest_ops_host, settings.ingest_ops_port, "INGEST_OPS_PORT")
-        if settings.ingest_workers > 1:
-            sys.exit(_keep_workers(settings, ops))
-        api = listen(settings.ingest_host, settings.ingest_port, "INGEST_PORT")
+        take = claim if settings.ingest_workers > 1 else listen
+        api = take(settings.ingest_host, settings.ingest_port, "INGEST_PORT")
     except (OSError, ValueError) as error:
         stop(str(error))
+    if settings.ingest_workers > 1:
+        sys.exit(_keep_workers(settings, api, ops))
     _serve(settings, options, api, Alone(ops), Quotas(settings.token_burst_s))
 
 
@@ -84,14 +85,8 @@ def _serve(
         runner.run(_run(settings, options, api, place, quotas))
 
 
-def _keep_workers(settings: IngestSettings, ops: socket.socket) -> int:
-    """INGEST_WORKERS over 1: run `worker` so many times, and look after them. The exit code.
-
-    Raises:
-        OSError: INGEST_PORT is not to be had.
-
-    """
-    held = claim(settings.ingest_host, settings.ingest_port, "INGEST_PORT")  # for as long as this process lives
+def _keep_workers(settings: IngestSettings, held: socket.socket, ops: socket.socket) -> int:
+    """INGEST_WORKERS over 1: run `worker` so many times on the port that is held; the exit code."""
     _tokens_file(settings, IngestMetrics(CollectorRegistry()), Quotas(settings.token_burst_s))  # a bad one is told once
     ledger = create()
     program = [sys.executable, *sys.orig_argv[1:]]  # this one, with the interpreter's options that it has

@@ -10,7 +10,6 @@ never waited for longer than 50 ms, and then less each time: a worker that is st
 others. They go on without it, and what can be lost then is a take of those that come at the very same time.
 """
 
-import contextlib
 import fcntl
 import hashlib
 import mmap
@@ -54,18 +53,9 @@ class Ledger:
         self._patience_s = patience_s  # an eighth of it after each lock that was not to be had, until one is
         self._known: dict[int, int] = {}  # fingerprint → first word of its slot, as last seen; bounded by the tokens
 
-    @contextlib.contextmanager
-    def locked(self, fingerprint: int) -> Iterator[None]:
-        """Nobody else changes this name meanwhile, if that can be had soon."""
+    def lock(self, fingerprint: int) -> bool:
+        """Keep others from changing this name; whether that was to be had soon. Held until `unlock`."""
         offset = fingerprint % self._slots
-        held = self._lock(offset)
-        try:
-            yield
-        finally:
-            if held:
-                fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, offset)
-
-    def _lock(self, offset: int) -> bool:
         give_up_s: float | None = None
         while True:
             try:
@@ -80,6 +70,10 @@ class Ledger:
             else:
                 self._patience_s = self._patience_full_s
                 return True
+
+    def unlock(self, fingerprint: int) -> None:
+        """Let others change this name."""
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, fingerprint % self._slots)
 
     def read(self, fingerprint: int) -> tuple[Spent | None, Spent | None]:
         """The buckets of requests and of bytes; None where there is none."""
@@ -111,7 +105,7 @@ class Ledger:
         return None
 
     def _claim(self, fingerprint: int) -> int:
-        """The slot that says least: an empty one, else the one whose buckets are full again first, or long have been."""
+        """The slot that says least: an empty one, else the one that is full again first, or long has been."""
         figures = self._figures
         best = min(self._probed(fingerprint), key=lambda at: max(figures[at + 2], figures[at + 4]))
         self._words[best] = fingerprint
@@ -154,30 +148,36 @@ class SharedQuotas(Quotas):
         """As in Quotas, of the whole."""
         if not _has_quota(token):
             return super().take(token, body_bytes, now_s)
-        with self._exchange(token):
-            return super().take(token, body_bytes, now_s)  # asks `wait_s`, which reads what is there
+        fingerprint = self._fingerprint(token.name)
+        held = self._ledger.lock(fingerprint)
+        try:
+            wait_s = super().take(token, body_bytes, now_s)  # asks `wait_s`, which reads what is there
+            self._ledger.write(fingerprint, *self.spent(token.name))
+        finally:
+            if held:
+                self._ledger.unlock(fingerprint)
+        return wait_s
 
     def give_back(self, token: Token, body_bytes: int, now_s: float) -> None:
         """As in Quotas, of the whole."""
         if not _has_quota(token):
             super().give_back(token, body_bytes, now_s)
             return
-        with self._exchange(token):
-            self.put_back(token.name, *self._ledger.read(self._fingerprint(token.name)))
+        fingerprint = self._fingerprint(token.name)
+        held = self._ledger.lock(fingerprint)
+        try:
+            self.put_back(token.name, *self._ledger.read(fingerprint))
             super().give_back(token, body_bytes, now_s)
+            self._ledger.write(fingerprint, *self.spent(token.name))
+        finally:
+            if held:
+                self._ledger.unlock(fingerprint)
 
     def keep(self, names: Collection[str]) -> None:
         """As in Quotas; slots of the forgotten are free once they are full again."""
         super().keep(names)
         self._fingerprints.clear()
         self._ledger.forget()
-
-    @contextlib.contextmanager
-    def _exchange(self, token: Token) -> Iterator[None]:
-        fingerprint = self._fingerprint(token.name)
-        with self._ledger.locked(fingerprint):
-            yield
-            self._ledger.write(fingerprint, *self.spent(token.name))
 
     def _fingerprint(self, name: str) -> int:
         fingerprint = self._fingerprints.get(name)
