@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TextIO
@@ -139,6 +139,24 @@ class IngestMetrics:
         )
         for reason in ("silent", "idle", "late_head", "unread_answer"):
             self.connections_closed.labels(reason)
+
+
+class WorkerMetrics:
+    """Tier 1 as several processes (`INGEST_WORKERS` over 1): what the one that keeps them tells of them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.workers = Gauge("spillway_ingest_workers", "Workers that take connections and answer", registry=registry)
+        self.workers_max = Gauge(
+            "spillway_ingest_workers_max", "What they should be: INGEST_WORKERS", registry=registry
+        )
+        self.restarts = Counter(
+            "spillway_ingest_worker_restarts",
+            "Workers that ended unasked and were replaced, by how they ended (signal, exit, wedged)",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in ("signal", "exit", "wedged"):
+            self.restarts.labels(reason)
 
 
 class UploaderMetrics:
@@ -286,14 +304,30 @@ class _ClientFilter(logging.Filter):
         return True
 
 
-def configure_logging(level: str, stream: TextIO = sys.stderr) -> None:
-    """Send every log line of the process to `stream`, readable on a terminal, else as JSON.
+class _Stamp(logging.Filter):
+    """Gives every record the fields of its process."""
+
+    def __init__(self, fields: Mapping[str, object]) -> None:
+        super().__init__()
+        self._fields = fields
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let it through, stamped; what a line says of itself stays."""
+        for name, value in self._fields.items():
+            vars(record).setdefault(name, value)
+        return True
+
+
+def configure_logging(level: str, stream: TextIO = sys.stderr, **fields: object) -> None:
+    """Send every log line of the process to `stream`, readable on a terminal, else as JSON, with these fields.
 
     The clients' own chatter is cut to warnings: what matters of theirs, we log with fields.
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(ReadableFormatter() if stream.isatty() else JsonFormatter())
     handler.addFilter(_ClientFilter())
+    if fields:
+        handler.addFilter(_Stamp(fields))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("aiokafka", "botocore", "aiobotocore", "uvicorn", "uvicorn.error", "asyncio"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))

@@ -316,6 +316,7 @@ ROWS: Sequence[tuple[str, Sequence[Panel]]] = (
                 [
                     ("sum(increase(spillway_uploader_consumer_restarts_total{HERE}[30m]))", "consumers"),
                     ("sum(increase(spillway_ingest_producer_restarts_total{HERE}[30m]))", "producers"),
+                    ("sum(increase(spillway_ingest_worker_restarts_total{HERE}[30m]))", "ingest workers"),
                     ("sum(changes(spillway_uploader_consumer_restarts_created{HERE}[30m]))", "uploader processes"),
                     ("sum(changes(spillway_ingest_producer_restarts_created{HERE}[30m]))", "ingest processes"),
                 ],

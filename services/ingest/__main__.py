@@ -19,6 +19,7 @@ from pathlib import Path
 import uvloop
 from aiokafka import AIOKafkaProducer
 from aiokafka.conn import create_conn
+from prometheus_client import CollectorRegistry
 
 from services.ingest import token_command
 from services.ingest.access import Access
@@ -38,9 +39,12 @@ from services.ingest.server import IngestServer
 from services.ingest.settings import IngestSettings
 from services.ingest.tokens import InvalidTokensError
 from services.ingest.tokens_file import TokensFile
+from services.ingest.workers.ledger import Ledger, SharedQuotas, create
+from services.ingest.workers.place import Alone, AsWorker, Place, bind_to
+from services.ingest.workers.supervisor import Supervisor
 from services.ingest.writers import Writers
 from shared.kafka import check_files, connection_options
-from shared.ops import Readiness, listen, serve_ops
+from shared.ops import Readiness, bind, claim, listen
 from shared.settings import load, stop
 from shared.telemetry import IngestMetrics, configure_logging, process_registry
 
@@ -58,18 +62,60 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if parsed.command == "token":
         sys.exit(token_command.run(parsed))
     settings = load(IngestSettings)
+    if parsed.command == "worker":
+        _work(settings, parsed)
+        return
     configure_logging(settings.log_level)
     _give_large_blocks_back()
     try:
         check_files(settings)
         options = connection_options(settings)
         ops = listen(settings.ingest_ops_host, settings.ingest_ops_port, "INGEST_OPS_PORT")
-        api = listen(settings.ingest_host, settings.ingest_port, "INGEST_PORT")
+        take = claim if settings.ingest_workers > 1 else listen
+        api = take(settings.ingest_host, settings.ingest_port, "INGEST_PORT")
     except (OSError, ValueError) as error:
         stop(str(error))
+    if settings.ingest_workers > 1:
+        sys.exit(_keep_workers(settings, api, ops))
+    _serve(settings, options, api, Alone(ops), Quotas(settings.token_burst_s))
+
+
+def _serve(
+    settings: IngestSettings, options: dict[str, object], api: socket.socket, place: Place, quotas: Quotas
+) -> None:
     settings = settings.model_copy(update={"max_connections": _allow_connections(settings.max_connections)})
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(settings, options, api, ops))
+        runner.run(_run(settings, options, api, place, quotas))
+
+
+def _keep_workers(settings: IngestSettings, held: socket.socket, ops: socket.socket) -> int:
+    """INGEST_WORKERS over 1: run `worker` so many times on the port that is held; the exit code."""
+    _tokens_file(settings, IngestMetrics(CollectorRegistry()), Quotas(settings.token_burst_s))  # a bad one is told once
+    ledger = create()
+    program = [sys.executable, *sys.orig_argv[1:]]  # this one, with the interpreter's options that it has
+    supervisor = Supervisor(
+        settings,
+        command=[*program, "worker", "--port", str(held.getsockname()[1]), "--ledger", str(ledger)],
+        inherited=[ledger],
+        conditions=(KAFKA, TOPIC),
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(supervisor.run(ops))
+
+
+def _work(settings: IngestSettings, parsed: argparse.Namespace) -> None:
+    """Be one of INGEST_WORKERS processes."""
+    bind_to(parsed.parent)
+    configure_logging(settings.log_level, worker=parsed.number)
+    _give_large_blocks_back()
+    try:
+        check_files(settings)
+        options = connection_options(settings)
+        api = bind(settings.ingest_host, parsed.port, "INGEST_PORT", shared=True)
+    except (OSError, ValueError) as error:
+        stop(str(error))
+    place = AsWorker(socket.socket(fileno=parsed.channel), joins=parsed.joins)
+    _serve(settings, options, api, place, SharedQuotas(settings.token_burst_s, Ledger(parsed.ledger)))
 
 
 def _give_large_blocks_back() -> None:
@@ -111,11 +157,18 @@ def _parser() -> argparse.ArgumentParser:
         epilog="\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    token_command.add_parser(parser.add_subparsers(dest="command", title="instead of serving"))
+    commands = parser.add_subparsers(dest="command", title="instead of serving", metavar="{token}")
+    token_command.add_parser(commands)
+    worker = commands.add_parser("worker")  # ours alone: started where INGEST_WORKERS is over 1
+    for name in ("--number", "--channel", "--parent", "--port", "--ledger"):
+        worker.add_argument(name, type=int, required=True)
+    worker.add_argument("--joins", action="store_true")
     return parser
 
 
-async def _run(settings: IngestSettings, options: dict[str, object], api: socket.socket, ops: socket.socket) -> None:
+async def _run(
+    settings: IngestSettings, options: dict[str, object], api: socket.socket, place: Place, quotas: Quotas
+) -> None:
     readiness = Readiness(KAFKA, TOPIC)
     registry = process_registry(readiness)
     metrics = IngestMetrics(registry)
@@ -131,7 +184,6 @@ async def _run(settings: IngestSettings, options: dict[str, object], api: socket
         metrics=metrics,
     )
     writers = Writers(link, settings, metrics)
-    quotas = Quotas(settings.token_burst_s)
     tokens_file = _tokens_file(settings, metrics, quotas)
     bodies = Bodies(settings, admission)
     refusals = Refusals(metrics)
@@ -157,7 +209,8 @@ async def _run(settings: IngestSettings, options: dict[str, object], api: socket
         background["tokens"] = tokens_file.run()
     gc.collect()
     gc.freeze()  # a full collection looks through what requests left, and not all modules too: 3 ms, and not 60
-    async with serve_ops(ops, readiness, registry), _running(background):
+    async with place.seen(readiness, registry, server.drain), _running(background):
+        await place.may_listen(readiness)
         host, port = api.getsockname()[:2]
         logger.info("serving", extra={"url": f"http://{host}:{port}{COLLECTIONS_PATH}", "topic": settings.kafka_topic})
         await server.serve(sockets=[api])

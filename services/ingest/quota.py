@@ -12,11 +12,19 @@ difference of two moments. Time that goes backwards counts as standing still: it
 
 import math
 from collections.abc import Collection
+from typing import NamedTuple
 
 from services.ingest.tokens import Token
 
 SLACK_S = 1e-6
 """A bucket opens this much early: sums are rounded, and without it the last request of a burst would be refused."""
+
+
+class Spent(NamedTuple):
+    """All that there is to know of a bucket whose burst is known."""
+
+    rate: float  # units a second that it was last filled at
+    full_at_s: float  # when it is, or was, full again
 
 
 class Quotas:
@@ -70,6 +78,25 @@ class Quotas:
         for buckets in (self._requests, self._bytes):
             for name in [name for name in buckets if name not in names]:
                 del buckets[name]
+
+    def spent(self, name: str) -> tuple[Spent | None, Spent | None]:
+        """The name's buckets of requests and of bytes; None where it has none, which is a full one."""
+        requests, body_bytes = self._requests.get(name), self._bytes.get(name)
+        return (
+            None if requests is None else Spent(requests.rate, requests.full_at_s),
+            None if body_bytes is None else Spent(body_bytes.rate, body_bytes.full_at_s),
+        )
+
+    def put_back(self, name: str, requests: Spent | None, body_bytes: Spent | None) -> None:
+        """Take over buckets as `spent` told them, here or in another process with the same clock and burst."""
+        for buckets, spent in ((self._requests, requests), (self._bytes, body_bytes)):
+            if spent is None:
+                buckets.pop(name, None)
+                continue
+            bucket = buckets.get(name)
+            if bucket is None or bucket.rate != spent.rate:
+                bucket = buckets[name] = _Bucket(spent.rate, self._burst_s)
+            bucket.full_at_s = spent.full_at_s
 
     def _opens_at_s(self, buckets: dict[str, "_Bucket"], name: str, rate: float | None) -> float:
         bucket = buckets.get(name)

@@ -78,6 +78,11 @@ class IngestServer(uvicorn.Server):
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
 
+    def drain(self) -> None:
+        """What the first SIGTERM does, for who owns the signals instead of this process; again: nothing."""
+        if self._stopping is None:
+            self._on_signal(signal.SIGTERM)
+
     def _on_signal(self, number: int) -> None:
         if self._stopping is not None:
             logger.warning("second signal: leaving at once", extra={"signal": number})

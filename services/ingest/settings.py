@@ -13,6 +13,12 @@ class IngestSettings(KafkaSettings):
 
     ingest_host: str = Field(default="0.0.0.0", description="Address that `/v1/collections` listens on")
     ingest_port: int = Field(default=8080, ge=0, le=65535, description="Its port; 0 takes any free one")
+    ingest_workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that share INGEST_PORT; MAX_* bounds are each one's own, token quotas hold for all",
+    )
     ingest_ops_host: str = Field(default="0.0.0.0", description="Address of `/livez`, `/readyz` and `/metrics`")
     ingest_ops_port: int = Field(default=8082, ge=0, le=65535, description="Their port; 0 takes any free one")
     ingest_tokens_file: str | None = Field(

@@ -193,6 +193,7 @@ def test_the_memory_limits_hold_what_was_measured(source: Source, monkeypatch: p
     assert isinstance(uploader, UploaderSettings)
     connection_bytes = 16 * 1024 + 2 * ingest.max_head_bytes
     needed = 112 * MIB + ingest.max_in_flight_bytes + ingest.max_connections * connection_bytes
+    needed = needed * ingest.ingest_workers + (64 * MIB if ingest.ingest_workers > 1 else 0)
     assert manifests.quantity_bytes(one.container["resources"]["limits"]["memory"]) >= needed
     needed = 85 * MIB + round(2.5 * uploader.max_buffer_bytes)
     assert manifests.quantity_bytes(two.container["resources"]["limits"]["memory"]) >= needed

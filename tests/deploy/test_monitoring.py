@@ -18,7 +18,7 @@ from deploy.monitoring.dashboard import COLUMNS, FILE, dashboard, rendered
 from services.ingest.problems import Code
 from services.uploader.retry import Kind
 from shared.ops import Readiness
-from shared.telemetry import IngestMetrics, UploaderMetrics, process_registry
+from shared.telemetry import IngestMetrics, UploaderMetrics, WorkerMetrics, process_registry
 from tests.harness.processes import ROOT
 from tests.harness.promtool import needs_promtool, promtool
 
@@ -44,7 +44,8 @@ def _registered() -> Iterator[tuple[str, set[str], str]]:
         for suffix in suffixes.get(family.type, {""}):
             labels = {label for sample in family.samples for label in sample.labels}
             yield family.name + suffix, labels, family.documentation
-    for metrics in (IngestMetrics(CollectorRegistry()), UploaderMetrics(CollectorRegistry())):
+    for kind in (IngestMetrics, WorkerMetrics, UploaderMetrics):
+        metrics = kind(CollectorRegistry())
         for metric in vars(metrics).values():
             assert isinstance(metric, MetricWrapperBase)
             (family,) = metric.describe()

@@ -15,7 +15,7 @@ from services.ingest.settings import IngestSettings
 from services.uploader.jobs.settings import JobSettings
 from services.uploader.settings import UploaderSettings
 from shared.kafka import KafkaSettings
-from shared.telemetry import IngestMetrics, UploaderMetrics
+from shared.telemetry import IngestMetrics, UploaderMetrics, WorkerMetrics
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -64,11 +64,12 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "settings": settings_table,
     "codes": codes_table,
     "ingest-metrics": lambda: metrics_table(IngestMetrics(CollectorRegistry())),
+    "worker-metrics": lambda: metrics_table(WorkerMetrics(CollectorRegistry())),
     "uploader-metrics": lambda: metrics_table(UploaderMetrics(CollectorRegistry())),
 }
 PAGES: Mapping[Path, tuple[str, ...]] = {
     README: ("settings", "codes"),
-    ROOT / "docs/operations/metrics.md": ("ingest-metrics", "uploader-metrics"),
+    ROOT / "docs/operations/metrics.md": ("ingest-metrics", "worker-metrics", "uploader-metrics"),
 }
 
 
