@@ -56,7 +56,7 @@ def test_every_record_round_trips(folder: str, version: str, received_ns: int, i
     record = decode(topic="t", partition=3, offset=9, timestamp_ms=5, value=value, headers=headers)
     assert (record.id, record.folder, record.version) == (f"{COLLECTION}-{index}", folder, version)
     assert (record.received_ns, record.value, record.foreign) == (received_ns, value, False)
-    assert record.key_time_s == WHEN_MS // 1000
+    assert record.key_hours == WHEN_MS // 3_600_000
 
 
 def test_the_headers_are_those_of_the_contract() -> None:
@@ -92,7 +92,7 @@ def test_a_foreign_record_always_decodes_to_something_safe(
     assert record.id
     assert set(record.id) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
     assert record.folder is None or is_safe_folder(record.folder)
-    assert datetime.fromtimestamp(record.key_time_s, UTC).tzinfo is UTC
+    assert datetime.fromtimestamp(record.key_hours * 3600, UTC).tzinfo is UTC
     if record.foreign:
         assert record.id == f"a.b-c_d-1-7-{timestamp_ms}"
 
