@@ -11,6 +11,7 @@ To compare two trees, run `drain` of each in turn over one topic, and compare me
 """
 
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -131,6 +132,8 @@ async def drain(topic: Topic, count: int) -> None:
     consumer = GroupConsumer(
         settings, sink, readiness, metrics, lambda: consumer_client(settings), lambda: TopicView(settings), sys.exit
     )
+    gc.collect()
+    gc.freeze()  # as `run` does
     running = asyncio.create_task(consumer.run())
     async with asyncio.timeout(DEADLINE_S):
         await enough.wait()

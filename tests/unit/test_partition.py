@@ -242,6 +242,12 @@ async def test_close_gives_up_a_put_that_hangs() -> None:
             await b.partition.close(0.01)
         assert b.store.in_flight == 0
         assert b.partition.window.committable == 0
+        # Its place is given back, it counts as failed, and the limiter hears nothing of it: S3 has said nothing.
+        told = {
+            name: b.registry.get_sample_value(f"spillway_uploader_{name}") for name in ("in_flight", "in_flight_limit")
+        }
+        assert told == {"in_flight": 0, "in_flight_limit": 16}
+        assert b.registry.get_sample_value("spillway_uploader_uploads_total", {"outcome": "failed"}) == 1
 
 
 async def test_a_closed_partition_takes_nothing() -> None:

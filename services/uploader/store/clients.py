@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiobotocore
 import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
@@ -20,6 +21,9 @@ from services.uploader.store.options import StoreOptions
 
 CONNECT_TIMEOUT_S = 3
 READ_TIMEOUT_S = 10
+
+USER_AGENT = f"spillway aiobotocore/{aiobotocore.__version__}"
+"""Given, so that the library does not put its own together anew for each request, twice, from a dozen checked parts."""
 
 RAISED = (TimeoutError, ClientError, BotoCoreError, aiohttp.ClientError, OSError)
 """What a client's operations raise; `botocore_errors.translate` makes one of our errors of each."""
@@ -108,6 +112,7 @@ def _config(options: StoreOptions) -> AioConfig:
     return AioConfig(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
+        user_agent=USER_AGENT,
         max_pool_connections=options.connections_max,
         http_session_cls=_OneRequest,
         retries={"total_max_attempts": 1},
