@@ -7,13 +7,13 @@ ingest's own, and start where ingest counts them.
 Logs are JSON lines off a terminal and readable lines on it; fields go in `extra={...}`. Never a token, never a payload.
 """
 
+import bisect
 import json
 import logging
 import math
 import sys
 import time
 import traceback
-from bisect import bisect_left
 from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -75,6 +75,77 @@ class ReadinessCollector(Collector):
             for condition, holds in self._readiness.conditions.items():
                 family.add_metric([condition], float(holds))
             yield family
+
+
+class Tally:
+    """A histogram without labels as plain numbers, told in half a microsecond: prometheus_client's takes a lock a
+    bucket and a sum, which at a thousand puts a second costs more than a put's own bookkeeping.
+
+    Read at the scrape, on the same loop, so that what is read is always exact.
+    """
+
+    __slots__ = ("_bounds", "_counts", "_name", "_what", "total")
+
+    def __init__(self, name: str, what: str, bounds: tuple[float, ...]) -> None:
+        self.total = 0.0  # the sum of what was observed
+        self._name = name
+        self._what = what
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)  # by bucket, not cumulated; the last is above all bounds
+
+    def observe(self, amount: float) -> None:
+        """Count one."""
+        self._counts[bisect.bisect_left(self._bounds, amount)] += 1
+        self.total += amount
+
+    def family(self) -> Metric:
+        """The metric as of now."""
+        cumulated, buckets = 0, []
+        for bound, count in zip((*self._bounds, math.inf), self._counts, strict=True):
+            cumulated += count
+            buckets.append((floatToGoString(bound), float(cumulated)))  # type: ignore[no-untyped-call]
+        family = HistogramMetricFamily(self._name, self._what)
+        family.add_metric([], buckets, self.total)
+        return family
+
+
+class PutsCollector(Collector):
+    """What is counted of every put of the uploader, as plain numbers; see `Tally`."""
+
+    def __init__(self, prefix: str) -> None:
+        self.stored = self.failed = 0  # attempts
+        self.stored_bytes = self.failed_bytes = 0  # of their bodies
+        self.seconds = Tally(f"{prefix}_upload_seconds", "One put attempt, also a failed one", _SECONDS)
+        self.age_seconds = Tally(
+            f"{prefix}_stored_age_seconds",
+            "Age of a record when it was stored: since Kafka's time stamp of it",
+            _AGES,
+        )
+        self._prefix = prefix
+        self._created_s = time.time()
+
+    def ended(self, duration_s: float, body_bytes: int, *, stored: bool) -> None:
+        """Count one attempt."""
+        self.seconds.observe(duration_s)
+        if stored:
+            self.stored += 1
+            self.stored_bytes += body_bytes
+        else:
+            self.failed += 1
+            self.failed_bytes += body_bytes
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as of now."""
+        for name, what, stored, failed in (
+            ("uploads", "Put attempts by outcome (stored, failed)", self.stored, self.failed),
+            ("upload_bytes", "Payload bytes of put attempts by outcome", self.stored_bytes, self.failed_bytes),
+        ):
+            family = CounterMetricFamily(f"{self._prefix}_{name}", what, labels=["outcome"])
+            family.add_metric(["stored"], stored, self._created_s)
+            family.add_metric(["failed"], failed, self._created_s)
+            yield family
+        yield self.seconds.family()
+        yield self.age_seconds.family()
 
 
 class IngestMetrics:
@@ -143,77 +214,6 @@ class IngestMetrics:
         )
         for reason in ("silent", "idle", "late_head", "unread_answer"):
             self.connections_closed.labels(reason)
-
-
-class Tally:
-    """A histogram without labels as plain numbers, told in half a microsecond: prometheus_client's takes a lock a
-    bucket and a sum, which at a thousand puts a second costs more than a put's own bookkeeping.
-
-    Read at the scrape, on the same loop, so that what is read is always exact.
-    """
-
-    __slots__ = ("_bounds", "_counts", "_name", "_what", "total")
-
-    def __init__(self, name: str, what: str, bounds: tuple[float, ...]) -> None:
-        self.total = 0.0  # the sum of what was observed
-        self._name = name
-        self._what = what
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)  # by bucket, not cumulated; the last is above all bounds
-
-    def observe(self, amount: float) -> None:
-        """Count one."""
-        self._counts[bisect_left(self._bounds, amount)] += 1
-        self.total += amount
-
-    def family(self) -> Metric:
-        """The metric as of now."""
-        cumulated, buckets = 0, []
-        for bound, count in zip((*self._bounds, math.inf), self._counts, strict=True):
-            cumulated += count
-            buckets.append((floatToGoString(bound), float(cumulated)))  # type: ignore[no-untyped-call]
-        family = HistogramMetricFamily(self._name, self._what)
-        family.add_metric([], buckets, self.total)
-        return family
-
-
-class PutsCollector(Collector):
-    """What is counted of every put of the uploader, as plain numbers; see `Tally`."""
-
-    def __init__(self, prefix: str) -> None:
-        self.stored = self.failed = 0  # attempts
-        self.stored_bytes = self.failed_bytes = 0  # of their bodies
-        self.seconds = Tally(f"{prefix}_upload_seconds", "One put attempt, also a failed one", _SECONDS)
-        self.age_seconds = Tally(
-            f"{prefix}_stored_age_seconds",
-            "Age of a record when it was stored: since Kafka's time stamp of it",
-            _AGES,
-        )
-        self._prefix = prefix
-        self._created_s = time.time()
-
-    def ended(self, duration_s: float, body_bytes: int, *, stored: bool) -> None:
-        """Count one attempt."""
-        self.seconds.observe(duration_s)
-        if stored:
-            self.stored += 1
-            self.stored_bytes += body_bytes
-        else:
-            self.failed += 1
-            self.failed_bytes += body_bytes
-
-    def collect(self) -> Iterator[Metric]:
-        """The metrics as of now."""
-        for name, what, stored, failed in (
-            ("uploads", "Put attempts by outcome (stored, failed)", self.stored, self.failed),
-            ("upload_bytes", "Payload bytes of put attempts by outcome", self.stored_bytes, self.failed_bytes),
-        ):
-            family = CounterMetricFamily(f"{self._prefix}_{name}", what, labels=["outcome"])
-            family.add_metric(["stored"], stored, self._created_s)
-            family.add_metric(["failed"], failed, self._created_s)
-            yield family
-        yield self.seconds.family()
-        yield self.age_seconds.family()
 
 
 class UploaderMetrics:

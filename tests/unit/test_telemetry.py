@@ -42,7 +42,7 @@ def _logging() -> Iterator[None]:
 
 @given(st.lists(st.sampled_from([0.0, 0.001, 0.0010001, 0.5, 1.0, 10.0, 10.1, 1e9]) | st.floats(0, 1e7), max_size=40))
 def test_a_tally_is_a_histogram(amounts: list[float]) -> None:
-    """Every bucket (its bound belongs to it), the count and the sum are those that prometheus_client's own would show."""
+    """Every bucket (its bound belongs to it), the count and the sum are those of prometheus_client."""
     registry, plain = CollectorRegistry(), CollectorRegistry()
     puts = UploaderMetrics(registry).puts
     bounds = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
