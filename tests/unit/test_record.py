@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared import record
 from shared.record import (
     CALENDAR_END_S,
     CONTENT_TYPE,
@@ -157,6 +158,16 @@ def test_a_record_is_read_by_the_rules_whatever_is_kept_of_others(
     )
     read = (record.id, record.folder, record.version, record.received_ns, record.key_hours, record.foreign)
     assert read == _slowly(timestamp_ms, headers)
+
+
+def test_no_long_headers_of_a_stranger_are_kept() -> None:
+    """What is kept of folders and versions is bounded in bytes, and not only in entries."""
+    caches = (record._folder, record._version)
+    before = [cache.cache_info() for cache in caches]
+    long = [(FOLDER, b"f" * 257), (VERSION, b"v" * 769)]
+    decode(topic="t", partition=0, offset=0, timestamp_ms=0, value=b"", headers=long)
+    assert [cache.cache_info() for cache in caches] == before
+    assert all(info.maxsize == 256 for info in before)
 
 
 @pytest.mark.parametrize(
