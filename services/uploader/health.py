@@ -74,10 +74,7 @@ class StoreHealth:
 
     def succeeded(self, *, alone: bool = False) -> None:
         """A put was stored. `alone`: no other is under way that may fail, so that S3 is well at once."""
-        self._stored = True
-        if self._stored_since and self._reason is None and not alone:
-            return  # told already: nothing has failed since
-        self._stored_since = True
+        self._stored_since = self._stored = True
         if alone:
             self._over()
         elif self._reason is None:

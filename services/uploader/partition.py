@@ -94,13 +94,8 @@ class Sink:
 
 def held_bytes(record: ConsumerRecord) -> int:
     """What a record holds in memory until it is done."""
-    held = RECORD_OVERHEAD_BYTES
-    for _, value in record.headers:
-        if value:  # a foreign one may be null
-            held += len(value)
-    if record.key:
-        held += len(record.key)
-    return held + len(record.value) if record.value else held
+    headers = sum(len(value or b"") for _, value in record.headers)  # a foreign one may be null
+    return len(record.value or b"") + len(record.key or b"") + headers + RECORD_OVERHEAD_BYTES
 
 
 class _Put(NamedTuple):

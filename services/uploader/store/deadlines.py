@@ -1,5 +1,5 @@
-"""The last deadline of each put under way, with one timer for all of them: what `asyncio.timeout` does, for a third of its
-CPU. Nearly every put is over long before, and a timer made and cancelled for each is most of what that one costs.
+"""The last deadline of each put under way, with one timer for all of them: what `asyncio.timeout` does, for a third of
+its CPU. Nearly every put is over long before, and a timer made and cancelled for each is most of what that one costs.
 
 Owns the timer and the set of puts that have a deadline. Does not know what a put is.
 
