@@ -11,7 +11,6 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -30,17 +29,24 @@ VERSION_BYTES_MAX = 256
 
 FOLDER_CHARACTERS_MAX = 256
 
+_VERSION_KEPT_BYTES = 3 * VERSION_BYTES_MAX  # each byte of it as `%XX`
+
 CALENDAR_END_S = 253_402_300_800
 """9999-12-31T24:00Z in seconds since 1970: where `datetime` ends."""
+
+_HOUR_MS = 3_600_000
+_HOUR_NS = _HOUR_MS * 1_000_000
 
 Header = tuple[str, bytes]
 """One Kafka record header, as aiokafka takes and gives it."""
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _FOLDER_SEGMENT = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9._=-]+"
 _FOLDER = re.compile(rf"{_FOLDER_SEGMENT}(?:/{_FOLDER_SEGMENT})*")
-_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-_DECIMAL = re.compile(r"[0-9]{1,19}")
+_UUID7_FORM = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+_UUID7 = re.compile(_UUID7_FORM)
+_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_TIMED_ID = re.compile(rf"{_UUID7_FORM}[A-Za-z0-9._-]{{0,219}}".encode())  # an _ID, too
+_RECEIVED_DIGITS_MAX = 19
 _VERSION_SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
 
 
@@ -151,12 +157,12 @@ def _version_value(version: str) -> bytes:
     return quote_from_bytes(version_bytes, safe=_VERSION_SAFE).encode("ascii")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record as the second tier sees it. Times are UTC; `value` is None for a tombstone.
 
     Fields that a foreign record lacks: `id` is made of topic, partition, offset and timestamp, `folder` and `version`
-    are None, `received_ns` is the record's own timestamp.
+    are None, `received_ns` is the record's own timestamp. `key_hours` are the hours since 1970 that the key's date and
+    hour are taken from: inside the id where it has a time, else of receipt; 0 for a stamp that no calendar has.
     """
 
     topic: str
@@ -167,16 +173,8 @@ class Record:
     folder: str | None
     version: str | None
     received_ns: int
+    key_hours: int
     foreign: bool
-
-    @property
-    def key_time_s(self) -> int:
-        """Seconds since 1970 that the key's date and hour are taken from: inside the id where it has them, else of
-        receipt. 0 for a foreign stamp that no calendar has.
-        """
-        unix_ms = id_time_ms(self.id)
-        seconds = self.received_ns // 1_000_000_000 if unix_ms is None else unix_ms // 1000
-        return seconds if seconds < CALENDAR_END_S else 0
 
 
 def decode(
@@ -184,33 +182,64 @@ def decode(
 ) -> Record:
     """Read a record, ours or foreign. Never raises: what is missing or unsafe is replaced as `Record` says."""
     found = dict(headers)
-    record_id = _ascii(found.get(ID))
-    foreign = record_id is None or _ID.fullmatch(record_id) is None
-    if record_id is None or foreign:
-        record_id = f"{topic}-{partition}-{offset}-{timestamp_ms}"
-    folder = _ascii(found.get(FOLDER))
-    if folder is not None and not is_safe_folder(folder):
-        folder = None
-    received = _ascii(found.get(RECEIVED_NS))
-    if received is not None and _DECIMAL.fullmatch(received):
+    raw_id = found.get(ID)
+    received = found.get(RECEIVED_NS)
+    if received is not None and len(received) <= _RECEIVED_DIGITS_MAX and received.isdigit():
         received_ns = int(received)
     else:
         received_ns = max(timestamp_ms, 0) * 1_000_000
-    version = _ascii(found.get(VERSION))
+    if raw_id is not None and _TIMED_ID.fullmatch(raw_id):
+        foreign, record_id = False, raw_id.decode("ascii")
+        key_hours = _hours_of(raw_id[:8])
+        if key_hours is None:
+            key_hours = _in_calendar((id_time_ms(record_id) or 0) // _HOUR_MS)
+    else:
+        foreign = raw_id is None or _ID.fullmatch(raw_id) is None
+        record_id = f"{topic}-{partition}-{offset}-{timestamp_ms}" if raw_id is None or foreign else raw_id.decode()
+        key_hours = _in_calendar(received_ns // _HOUR_NS)
+    folder, version = found.get(FOLDER), found.get(VERSION)
     return Record(
-        topic=topic,
-        partition=partition,
-        offset=offset,
-        value=value,
-        id=record_id,
-        folder=folder,
-        version=None if version is None else unquote_to_bytes(version).decode("utf-8", "replace"),
-        received_ns=received_ns,
-        foreign=foreign,
+        topic,
+        partition,
+        offset,
+        value,
+        record_id,
+        None if folder is None or len(folder) > FOLDER_CHARACTERS_MAX else _folder(folder),
+        # A stranger's may be as long as a record, and no cache is to hold many of those.
+        None if version is None else _version(version) if len(version) <= _VERSION_KEPT_BYTES else _text(version),
+        received_ns,
+        key_hours,
+        foreign,
     )
 
 
-def _ascii(raw: bytes | None) -> str | None:
-    if raw is None or not raw.isascii():
+def _in_calendar(hours: int) -> int:
+    return hours if hours * 3600 < CALENDAR_END_S else 0
+
+
+@functools.lru_cache(maxsize=1024)
+def _hours_of(start: bytes) -> int | None:
+    """The hours since 1970 of every UUIDv7 that starts with these 8 hex digits (65.5 s); None where they differ."""
+    first_ms = int(start, 16) << 16
+    hours = first_ms // _HOUR_MS
+    return _in_calendar(hours) if (first_ms + 0xFFFF) // _HOUR_MS == hours else None
+
+
+# All records of a topic share a few folders and versions: each is checked once, and not once a record.
+
+
+@functools.lru_cache(maxsize=256)
+def _folder(raw: bytes) -> str | None:
+    if not raw.isascii():
         return None
-    return raw.decode("ascii")
+    folder = raw.decode("ascii")
+    return folder if is_safe_folder(folder) else None
+
+
+@functools.lru_cache(maxsize=256)
+def _version(raw: bytes) -> str | None:
+    return _text(raw)
+
+
+def _text(raw: bytes) -> str | None:
+    return unquote_to_bytes(raw).decode("utf-8", "replace") if raw.isascii() else None

@@ -1,6 +1,7 @@
 """`spillway-uploader`: builds settings and clients, wires them, owns the signals and the exit code."""
 
 import asyncio
+import gc
 import logging
 import os
 import random
@@ -170,6 +171,10 @@ async def _run(settings: UploaderSettings) -> None:
             extra={"topic": settings.kafka_topic, "bucket": settings.s3_bucket, "key_template": keys.template},
         )
         if await _probe(store, health, metrics, stopping):
+            # What is here now stays until the end. Records come and go by the thousand, and each full collection that
+            # they set off would look through all of it again: a tenth of the CPU a record.
+            gc.collect()
+            gc.freeze()
             await consumer.run()
     log.info("stopped")
 

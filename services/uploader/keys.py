@@ -41,8 +41,8 @@ def _date_and_hour(unix_hours: int) -> tuple[str, str]:
 
 
 _FIELDS: Mapping[str, Callable[[Record], str]] = {
-    "date": lambda record: _date_and_hour(record.key_time_s // 3600)[0],
-    "hour": lambda record: _date_and_hour(record.key_time_s // 3600)[1],
+    "date": lambda record: _date_and_hour(record.key_hours)[0],
+    "hour": lambda record: _date_and_hour(record.key_hours)[1],
     "shard": lambda record: shard(record.id),
     "id": lambda record: record.id,
     "received_ns": lambda record: str(record.received_ns),
@@ -52,6 +52,10 @@ _FIELDS: Mapping[str, Callable[[Record], str]] = {
     "version": lambda record: _no_climbing(_UNSAFE.sub("_", record.version or "")) or "none",
 }
 FIELDS = ("folder", *_FIELDS)
+
+_STEM_FIELDS = {None, "folder", "shard", "date", "hour"}
+"""What many records share: 16 shards of an hour of a folder. A template of these and then the id, as the default is,
+costs a record one look into a cache."""
 
 
 class KeyTemplate:
@@ -83,15 +87,34 @@ class KeyTemplate:
             self._parts.append((literal, field))
         if "id" not in [field for _, field in self._parts]:
             raise ValueError("{id} is missing: without it two payloads could share a key, or one have two")
+        last = self._parts[-1]
+        self._id_last = last[1] == "id" and {field for _, field in self._parts[:-1]} <= _STEM_FIELDS
+        self._stem = functools.lru_cache(maxsize=1024)(self._render_stem)  # of this template only
         if template.startswith("/") or "//" in template or template.endswith("/"):
             raise ValueError("a key must not start or end with / or contain //")
 
     def key(self, record: Record) -> str:
         """The record's S3 key, at most KEY_BYTES_MAX bytes: an id or version that would make it longer is hashed."""
-        key = self._render(record, {})
+        if self._id_last:
+            key = self._stem(record.folder, shard(record.id), record.key_hours) + record.id
+        else:
+            key = self._render(record, {})
         if len(key) > KEY_BYTES_MAX:
             key = self._render(record, {"version": _digest(record.version or ""), "id": _digest(record.id)})
         return key
+
+    def _render_stem(self, folder: str | None, digit: str, hours: int) -> str:
+        """All that stands before the id, where `_id_last`."""
+        date, hour = _date_and_hour(hours)
+        values = {
+            None: "",
+            "folder": folder or self._default_folder,
+            "shard": digit,
+            "date": date,
+            "hour": hour,
+            "id": "",
+        }
+        return "".join(literal + values[field] for literal, field in self._parts)
 
     def _render(self, record: Record, instead: Mapping[str, str]) -> str:
         out = []

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from aiokafka import ConsumerRecord, TopicPartition
 
@@ -41,7 +41,7 @@ class Poison(Protocol):
         ...
 
     def release(self, raw: ConsumerRecord) -> None:
-        """The record waits no more. Called for every record."""
+        """The record waits no more. Called for every record that has failed."""
         ...
 
     async def bury(self, raw: ConsumerRecord, error: PoisonRecord, attempts: int) -> bool:
@@ -98,11 +98,21 @@ def held_bytes(record: ConsumerRecord) -> int:
     return len(record.value or b"") + len(record.key or b"") + headers + RECORD_OVERHEAD_BYTES
 
 
+class _Put(NamedTuple):
+    """What a worker has in hand: one record on its way, through however many tries."""
+
+    record: Record
+    key: str
+    body: bytes
+    metadata: Mapping[str, str]
+
+
 class Partition:
     """One partition during one assignment. Lives on the event loop's thread; its workers are tasks of `group`."""
 
     def __init__(self, tp: TopicPartition, sink: Sink, group: asyncio.TaskGroup) -> None:
         self.tp = tp
+        self._number = str(tp.partition)
         self.window = Window()
         self.positioned = False  # True once it is known where to start: only then it may be polled
         self.committed: int | None = None  # the group's commit of this partition, as far as this assignment knows
@@ -112,11 +122,6 @@ class Partition:
         self._queue: deque[tuple[Run, ConsumerRecord]] = deque()  # admitted, no worker has it yet
         self._workers: set[asyncio.Task[None]] = set()  # at most max_workers; each leaves when the queue is empty
         self._on_wire: set[asyncio.Task[None]] = set()  # those inside a put; the others idle in backoff
-        metrics = sink.metrics
-        self._counted = {  # looked up once: labels() costs five times what it finds does
-            outcome: (metrics.uploads.labels(outcome), metrics.upload_bytes.labels(outcome))
-            for outcome in ("stored", "failed")
-        }
         self._failing: dict[int, str] = {}  # why the record at this offset fails; only of those that do
         self._admitted_records = 0
         self._admitted_bytes = 0  # of their values
@@ -188,54 +193,67 @@ class Partition:
                 await asyncio.wait(late)
 
     async def _work(self) -> None:
+        worker = asyncio.current_task()
+        assert worker is not None  # noqa: S101 - a coroutine of ours always runs in a task
         try:
-            await self._work_off_queue()
+            await self._work_off_queue(worker)
         finally:
             # Here, and not only in a done callback: `admit` may run between this end and the callback, count a worker
             # that is gone, and leave the queue to nobody.
-            worker = asyncio.current_task()
-            if worker is not None:
-                self._workers.discard(worker)
+            self._workers.discard(worker)
 
-    async def _work_off_queue(self) -> None:
-        while self._queue and not self.closed:
-            run, raw = self._queue.popleft()
-            record = self._sink.read(raw)
-            if record.value is None:
-                self._sink.metrics.tombstones.inc()
-            elif not await self._settle(record, raw, record.value):
-                return
+    async def _work_off_queue(self, worker: asyncio.Task[None]) -> None:
+        queue, sink = self._queue, self._sink
+        while queue and not self.closed:
+            run, raw = queue.popleft()
+            record = sink.read(raw)
+            body = record.value
+            if body is None:
+                sink.metrics.tombstones.inc()
+            else:
+                put = _Put(
+                    record,
+                    sink.keys.key(record),
+                    body,
+                    {
+                        "spillway-topic": record.topic,
+                        "spillway-partition": self._number,
+                        "spillway-offset": str(record.offset),
+                        "spillway-id": record.id,
+                    },
+                )
+                error = await self._attempt(worker, put)
+                if error is None:
+                    self._stored(raw)
+                elif not await self._persist(worker, put, raw, error):
+                    return
             self.window.complete(run)
 
-    async def _settle(self, record: Record, raw: ConsumerRecord, body: bytes) -> bool:
-        """Put until it is stored, or acknowledged as a dead letter (True), or until the partition closes (False)."""
-        key = self._sink.keys.key(record)
-        metadata = {
-            "spillway-topic": record.topic,
-            "spillway-partition": str(record.partition),
-            "spillway-offset": str(record.offset),
-            "spillway-id": record.id,
-        }
-        attempt = 0
+    async def _persist(self, worker: asyncio.Task[None], put: "_Put", raw: ConsumerRecord, error: Exception) -> bool:
+        """The first try has failed: put until it is stored, or acknowledged as a dead letter (True), or until the
+        partition closes (False).
+        """
+        attempt = 1
         try:
-            while not self.closed:
-                attempt += 1
-                error = await self._pass_gate(record, key, body, metadata)
-                if error is None:
-                    self._observe_age(raw)
-                    self._sink.dead_letters.settled()
-                    return True
+            while True:
                 self._failing[raw.offset] = reason(error)
                 match decide(error, attempt, random.random()):  # noqa: S311 - jitter, not a secret
                     case Retry() as retry:
                         mend = retry.kind is Kind.ENVIRONMENT
                         self._sink.health.failed(reason(error), str(error), time.time(), mend=mend)
                     case DeadLetter() as letter:
-                        if await self._bury(raw, letter.error, attempt):
+                        if await self._bury(worker, raw, letter.error, attempt):
                             return True
                         retry = letter.held
-                await self._back_off(retry, key, attempt, error)
-            return False
+                await self._back_off(retry, put.key, attempt, error)
+                if self.closed:
+                    return False
+                attempt += 1
+                failed = await self._attempt(worker, put)
+                if failed is None:
+                    self._stored(raw)
+                    return True
+                error = failed
         finally:
             self._failing.pop(raw.offset, None)
             self._sink.dead_letters.release(raw)
@@ -249,62 +267,52 @@ class Partition:
         if not self.closed:
             await asyncio.sleep(retry.delay_s)
 
-    async def _bury(self, raw: ConsumerRecord, error: PoisonRecord, attempts: int) -> bool:
+    async def _bury(self, worker: asyncio.Task[None], raw: ConsumerRecord, error: PoisonRecord, attempts: int) -> bool:
         """Write the dead letter; whether it is acknowledged. A revoke awaits it as it does a put."""
-        worker = _current()
         self._on_wire.add(worker)
         try:
             return not self.closed and await self._sink.dead_letters.bury(raw, error, attempts)
         finally:
             self._on_wire.discard(worker)
 
-    async def _pass_gate(self, record: Record, key: str, body: bytes, metadata: Mapping[str, str]) -> Exception | None:
-        """One put, unless the gate spares it; what either failed with."""
-        gate = self._sink.gate
-        if gate is not None:
+    async def _attempt(self, worker: asyncio.Task[None], put: "_Put") -> Exception | None:
+        """One put, in its turn, unless the gate spares it; what either failed with."""
+        sink = self._sink
+        if sink.gate is not None:
             try:
-                if not await gate.lets_pass(record, key, body):
+                if not await sink.gate.lets_pass(put.record, put.key, put.body):
                     return None
-            except Exception as error:  # noqa: BLE001 - asked again, as a put is tried again
-                return error
-        return await self._attempt(key, body, metadata)
+            except Exception as failure:  # noqa: BLE001 - asked again, as a put is tried again
+                return failure
+        limit = sink.limit
+        if not limit.enter():
+            await limit.wait()
+        self._on_wire.add(worker)
+        started_s = time.monotonic()
+        epoch = limit.begin(started_s)
+        error: BaseException | None = None
+        try:
+            await sink.store.put(put.key, put.body, put.metadata)
+        except Exception as failure:  # noqa: BLE001 - an unknown one is retried like any other: no record may be lost
+            error = failure
+            # A put that waits for its next try holds the error's own words, and not the whole answer of S3 and the
+            # frames that it came through: hundreds wait in an outage.
+            failure.__cause__ = failure.__context__ = None
+            failure.__traceback__ = None
+            return failure
+        except BaseException as cancelled:
+            error = cancelled
+            raise
+        finally:
+            self._on_wire.discard(worker)
+            ended_s, body_bytes = time.monotonic(), len(put.body)
+            sink.metrics.puts.ended(ended_s - started_s, body_bytes, stored=error is None)
+            limit.leave(epoch, started_s, ended_s, body_bytes, error)
+        sink.health.succeeded()
+        return None
 
-    async def _attempt(self, key: str, body: bytes, metadata: Mapping[str, str]) -> Exception | None:
-        """One put, in its turn; what it failed with."""
-        worker = _current()
-        async with self._sink.limit.slot(len(body)) as slot:
-            self._on_wire.add(worker)
-            started_s = time.monotonic()
-            outcome = "failed"
-            try:
-                await self._sink.store.put(key, body, metadata)
-                outcome = "stored"
-            except Exception as error:  # noqa: BLE001 - an unknown one is retried like any other: no record may be lost
-                slot.error = error
-                # A put that waits for its next try holds the error's own words, and not the whole answer of S3 and the
-                # frames that it came through: hundreds wait in an outage.
-                error.__cause__ = error.__context__ = None
-                error.__traceback__ = None
-            finally:
-                self._on_wire.discard(worker)
-                self._count(outcome, len(body), time.monotonic() - started_s)
-        if slot.error is None:
-            self._sink.health.succeeded()
-        return slot.error
-
-    def _count(self, outcome: str, body_bytes: int, duration_s: float) -> None:
-        puts, put_bytes = self._counted[outcome]
-        self._sink.metrics.upload_seconds.observe(duration_s)
-        puts.inc()
-        put_bytes.inc(body_bytes)
-
-    def _observe_age(self, raw: ConsumerRecord) -> None:
-        """Once a stored record. One without a time stamp (-1, of a foreign producer) tells nothing."""
+    def _stored(self, raw: ConsumerRecord) -> None:
+        """Once a stored record. One without a time stamp (-1, of a foreign producer) tells nothing of its age."""
         if raw.timestamp >= 0:
-            self._sink.metrics.stored_age_seconds.observe(max(0.0, time.time() - raw.timestamp / 1000))
-
-
-def _current() -> asyncio.Task[None]:
-    worker = asyncio.current_task()
-    assert worker is not None  # noqa: S101 - a coroutine of ours always runs in a task
-    return worker
+            self._sink.metrics.puts.age_seconds.observe(max(0.0, time.time() - raw.timestamp / 1000))
+        self._sink.dead_letters.settled()

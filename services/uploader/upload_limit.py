@@ -20,7 +20,8 @@ from shared.telemetry import UploaderMetrics
 
 
 class Slot:
-    """One put's place: `async with` waits for it and gives it back. To be used once.
+    """One request's place: `async with` waits for it and gives it back. To be used once. The puts of the partitions,
+    of which there are thousands a second, do the same without an object: `enter`, `begin`, `leave`.
 
     Attributes:
         error: what the put failed with, set by the caller before the place is given back; None: it was stored.
@@ -39,35 +40,17 @@ class Slot:
     async def __aenter__(self) -> Self:
         """Wait for the place."""
         gate = self._gate
-        if gate.in_flight < gate.limiter.limit:  # then nobody waits, by the first invariant
-            gate.in_flight += 1
-        else:
+        if not gate.enter():
             await gate.wait()
-        self._epoch = gate.limiter.epoch
         self._started_s = time.monotonic()
-        if gate.in_flight == 1:
-            gate.moved_s = self._started_s
+        self._epoch = gate.begin(self._started_s)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the place back, and tell the limiter how the put ended; a cancelled put tells nothing."""
-        gate, limiter = self._gate, self._gate.limiter
-        if error is None:
-            error = self.error
-        gate.moved_s = now_s = time.monotonic()
-        if error is None:
-            limiter.stored(
-                self._epoch,
-                now_s - self._started_s,
-                self._body_bytes,
-                limit_reached=gate.in_flight >= limiter.limit,
-            )
-        elif isinstance(error, Exception):
-            limiter.failed(self._epoch, error)
-        gate.in_flight -= 1
-        gate.let_in()
+        self._gate.leave(self._epoch, self._started_s, time.monotonic(), self._body_bytes, error or self.error)
 
 
 class UploadLimit:
@@ -95,8 +78,44 @@ class UploadLimit:
         """A place for one put of `body_bytes`, for `async with`."""
         return Slot(self, body_bytes)
 
+    def enter(self) -> bool:
+        """Take a place, if one is free; else `wait` for it."""
+        if self.in_flight >= self.limiter.limit:  # if not, then nobody waits, by the first invariant
+            return False
+        self.in_flight += 1
+        return True
+
+    def begin(self, now_s: float) -> int:
+        """A put starts in its place, at `now_s` of the monotonic clock; returns its epoch. Every place is left."""
+        if self.in_flight == 1:
+            self.moved_s = now_s
+        return self.limiter.epoch
+
+    def leave(
+        self, epoch: int, started_s: float, now_s: float, body_bytes: int, error: BaseException | None = None
+    ) -> None:
+        """Give the place back, and tell the limiter how the put ended; one that was cancelled tells nothing.
+
+        Args:
+            epoch: what `begin` returned.
+            started_s: when that was.
+            now_s: the time now.
+            body_bytes: what the put carried.
+            error: what it failed with; None: it was stored.
+
+        """
+        self.moved_s = now_s
+        limiter = self.limiter
+        if error is None:
+            limiter.stored(epoch, now_s - started_s, body_bytes, limit_reached=self.in_flight >= limiter.limit)
+        elif isinstance(error, Exception):
+            limiter.failed(epoch, error)
+        self.in_flight -= 1
+        if self._waiting:
+            self._let_in()
+
     async def wait(self) -> None:
-        """Wait until a place is granted. For `Slot`."""
+        """Wait until a place is granted: after `enter` has found none."""
         granted = asyncio.get_running_loop().create_future()
         self._waiting.append(granted)
         try:
@@ -104,11 +123,11 @@ class UploadLimit:
         except BaseException:
             if granted.done() and not granted.cancelled():
                 self.in_flight -= 1
-                self.let_in()
+                self._let_in()
             raise
 
-    def let_in(self) -> None:
-        """Grant places to those that wait, as far as the limit goes. For `Slot`."""
+    def _let_in(self) -> None:
+        """Grant places to those that wait, as far as the limit goes."""
         while self._waiting and self.in_flight < self.limiter.limit:
             granted = self._waiting.popleft()
             if not granted.done():

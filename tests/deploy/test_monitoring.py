@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
-from prometheus_client.metrics import MetricWrapperBase
 
 from deploy.monitoring.dashboard import COLUMNS, FILE, dashboard, rendered
 from services.ingest.problems import Code
@@ -21,6 +20,7 @@ from shared.ops import Readiness
 from shared.telemetry import IngestMetrics, UploaderMetrics, WorkerMetrics, process_registry
 from tests.harness.processes import ROOT
 from tests.harness.promtool import needs_promtool, promtool
+from tests.harness.readme import families
 
 DIRECTORY = ROOT / "deploy/monitoring"
 RULES = sorted((DIRECTORY / "rules").glob("*.yaml"))
@@ -44,13 +44,14 @@ def _registered() -> Iterator[tuple[str, set[str], str]]:
         for suffix in suffixes.get(family.type, {""}):
             labels = {label for sample in family.samples for label in sample.labels}
             yield family.name + suffix, labels, family.documentation
-    for kind in (IngestMetrics, WorkerMetrics, UploaderMetrics):
-        metrics = kind(CollectorRegistry())
-        for metric in vars(metrics).values():
-            assert isinstance(metric, MetricWrapperBase)
-            (family,) = metric.describe()
+    for metrics in (
+        IngestMetrics(CollectorRegistry()),
+        WorkerMetrics(CollectorRegistry()),
+        UploaderMetrics(CollectorRegistry()),
+    ):
+        for family, names in families(metrics):
             for suffix in suffixes[family.type]:
-                labels = set(metric._labelnames) | ({"le"} if suffix == "_bucket" else set())
+                labels = set(names) | ({"le"} if suffix == "_bucket" else set())
                 yield family.name + suffix, labels, family.documentation
 
 

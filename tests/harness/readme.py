@@ -4,10 +4,11 @@ Owns the tables of settings, problem codes and metrics, made from the classes th
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
 from services.ingest.problems import Code
@@ -15,7 +16,7 @@ from services.ingest.settings import IngestSettings
 from services.uploader.jobs.settings import JobSettings
 from services.uploader.settings import UploaderSettings
 from shared.kafka import KafkaSettings
-from shared.telemetry import IngestMetrics, UploaderMetrics, WorkerMetrics
+from shared.telemetry import IngestMetrics, PutsCollector, UploaderMetrics, WorkerMetrics
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -48,14 +49,24 @@ def codes_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def families(metrics: IngestMetrics | UploaderMetrics) -> Iterator[tuple[Metric, Sequence[str]]]:
+    """Every metric of one tier, and the names of its labels."""
+    for metric in vars(metrics).values():
+        if isinstance(metric, PutsCollector):  # it has a sample of each label from the start
+            for family in metric.collect():
+                yield family, sorted({label for sample in family.samples for label in sample.labels} - {"le"})
+        else:
+            assert isinstance(metric, MetricWrapperBase)
+            (family,) = metric.describe()
+            yield family, metric._labelnames
+
+
 def metrics_table(metrics: IngestMetrics | UploaderMetrics) -> str:
     """A Markdown table of every metric of one tier, by name as `/metrics` shows it."""
     lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
-    for metric in sorted(vars(metrics).values(), key=lambda metric: metric._name):
-        assert isinstance(metric, MetricWrapperBase)
-        (family,) = metric.describe()
+    for family, names in sorted(families(metrics), key=lambda each: each[0].name):
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+        labels = ", ".join(f"`{label}`" for label in names)
         lines.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
     return "\n".join(lines) + "\n"
 

@@ -177,6 +177,7 @@ def record(record_id: str, folder: str | None = None) -> Record:
         folder=folder,
         version=None,
         received_ns=0,
+        key_hours=0,
         foreign=False,
     )
 

@@ -1,9 +1,11 @@
 """Keys: a function of the record alone, safe whatever the record holds."""
 
+import hashlib
 import re
+from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from services.uploader.keys import DEFAULT_TEMPLATE, FIELDS, KEY_BYTES_MAX, KeyTemplate, shard
@@ -90,6 +92,49 @@ def test_only_safe_characters_reach_a_key(version: str, headers: list[tuple[str,
         assert re.fullmatch(r"[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*", key), key
         assert not {".", ".."} & set(key.split("/"))
         assert len(key) <= KEY_BYTES_MAX
+
+
+literals = st.sampled_from(["", "/", "a/", "/b=", "-"])
+
+
+@given(
+    parts=st.lists(st.tuples(literals, st.sampled_from([field for field in FIELDS if field != "id"])), max_size=6),
+    tail=st.sampled_from(["", "", "", ".json", "/{date}", "{id}"]),
+    folders=st.lists(st.sampled_from([None, "payloads", "other", "x" * 250]), min_size=1, max_size=3),
+    hours=st.lists(st.integers(0, 500_000), min_size=1, max_size=3),
+    index=st.integers(0, 10**6),
+)
+def test_a_key_is_the_template_filled_in_whatever_was_kept_of_others(
+    parts: list[tuple[str, str]], tail: str, folders: list[str | None], hours: list[int], index: int
+) -> None:
+    """Records of several folders and hours through one template: each key is the template with its own fields."""
+    text = "k" + "".join(f"{literal}{{{field}}}" for literal, field in parts) + "{id}" + tail
+    assume("//" not in text)
+    template = KeyTemplate(text, "payloads")
+    for folder in folders:
+        for hour in hours:
+            record = ours(index)._replace(folder=folder, key_hours=hour)
+            when = datetime.fromtimestamp(hour * 3600, UTC)
+            filled = text.format(
+                folder=folder or "payloads",
+                date=f"{when:%Y-%m-%d}",
+                hour=f"{when:%H}",
+                shard=shard(record.id),
+                id=record.id,
+                received_ns=record.received_ns,
+                topic="payloads",
+                partition=3,
+                offset=42,
+                version="1",
+            )
+            assert template.key(record) == filled or len(filled) > KEY_BYTES_MAX
+
+
+def test_a_long_template_and_a_long_id_are_cut_to_what_s3_takes() -> None:
+    """Also where all before the id was looked up: 256 + 900 bytes become the id's hash behind 900."""
+    record = ours()._replace(id="i" * 255)
+    key = KeyTemplate("a" * 900 + "/{id}", "payloads").key(record)
+    assert key == "a" * 900 + "/" + hashlib.sha256(record.id.encode()).hexdigest()
 
 
 def test_shards_spread() -> None:

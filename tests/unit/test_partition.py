@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from services.uploader import retry
 from services.uploader.assignment import Assignment
+from services.uploader.errors import TransientError
 from services.uploader.health import StoreHealth
 from services.uploader.keys import DEFAULT_TEMPLATE, KeyTemplate
 from services.uploader.limiter import Limiter
@@ -241,6 +242,32 @@ async def test_close_gives_up_a_put_that_hangs() -> None:
         async with asyncio.timeout(DEADLINE_S):
             await b.partition.close(0.01)
         assert b.store.in_flight == 0
+        assert b.partition.window.committable == 0
+        # Its place is given back, it counts as failed, and the limiter hears nothing of it: S3 has said nothing.
+        told = {
+            name: b.registry.get_sample_value(f"spillway_uploader_{name}") for name in ("in_flight", "in_flight_limit")
+        }
+        assert told == {"in_flight": 0, "in_flight_limit": 16}
+        assert b.registry.get_sample_value("spillway_uploader_uploads_total", {"outcome": "failed"}) == 1
+
+
+async def test_a_put_that_fails_after_the_close_is_not_committable() -> None:
+    """It was on the wire at the close and got its time, and then S3 refused it: it is the next owner's."""
+    async with bench(max_workers=1) as b:
+        refused = asyncio.Event()
+
+        class Refusing:
+            async def put(self, key: str, body: bytes, metadata: Mapping[str, str]) -> None:  # noqa: ARG002
+                await refused.wait()
+                raise TransientError("slow_down", "503")
+
+        b.partition._sink = replace(b.partition._sink, store=Refusing())
+        admit(b.partition, [0])
+        await b.until(lambda: b.registry.get_sample_value("spillway_uploader_in_flight") == 1)
+        closing = asyncio.create_task(b.partition.close(DEADLINE_S))
+        await b.until(lambda: b.partition.closed)
+        refused.set()
+        await closing
         assert b.partition.window.committable == 0
 
 

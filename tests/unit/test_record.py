@@ -1,12 +1,16 @@
 """The wire contract: whatever is written is read back, and whatever is foreign still yields something safe."""
 
+import re
 from datetime import UTC, datetime
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared import record
 from shared.record import (
+    CALENDAR_END_S,
     CONTENT_TYPE,
     COUNT,
     FOLDER,
@@ -56,7 +60,7 @@ def test_every_record_round_trips(folder: str, version: str, received_ns: int, i
     record = decode(topic="t", partition=3, offset=9, timestamp_ms=5, value=value, headers=headers)
     assert (record.id, record.folder, record.version) == (f"{COLLECTION}-{index}", folder, version)
     assert (record.received_ns, record.value, record.foreign) == (received_ns, value, False)
-    assert record.key_time_s == WHEN_MS // 1000
+    assert record.key_hours == WHEN_MS // 3_600_000
 
 
 def test_the_headers_are_those_of_the_contract() -> None:
@@ -92,9 +96,78 @@ def test_a_foreign_record_always_decodes_to_something_safe(
     assert record.id
     assert set(record.id) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
     assert record.folder is None or is_safe_folder(record.folder)
-    assert datetime.fromtimestamp(record.key_time_s, UTC).tzinfo is UTC
+    assert datetime.fromtimestamp(record.key_hours * 3600, UTC).tzinfo is UTC
     if record.foreign:
         assert record.id == f"a.b-c_d-1-7-{timestamp_ms}"
+
+
+def _slowly(timestamp_ms: int, headers: list[tuple[str, bytes | None]]) -> tuple[object, ...]:
+    """Id, folder, version, received, hours and foreign, each by its rule alone: nothing kept, nothing combined."""
+    texts = {name: raw.decode() for name, raw in dict(headers).items() if raw is not None and raw.isascii()}
+    ours = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", texts.get(ID, "")) is not None
+    record_id = texts[ID] if ours else f"t-1-7-{timestamp_ms}"
+    folder, version, received = texts.get(FOLDER), texts.get(VERSION), texts.get(RECEIVED_NS, "")
+    digits = re.fullmatch(r"[0-9]{1,19}", received)
+    received_ns = int(received) if digits else max(timestamp_ms, 0) * 1_000_000
+    inside_ms = id_time_ms(record_id)
+    hours = received_ns // 3_600_000_000_000 if inside_ms is None else inside_ms // 3_600_000
+    return (
+        record_id,
+        folder if folder is not None and is_safe_folder(folder) else None,
+        None if version is None else unquote(version, errors="replace"),
+        received_ns,
+        hours if hours * 3600 < CALENDAR_END_S else 0,
+        not ours,
+    )
+
+
+# Around the ends of hours, where the first 8 digits of an id do not tell the hour; and any time of 48 bits.
+times_ms = st.integers(0, 2**48 - 1) | st.builds(
+    lambda hour, ms: hour * 3_600_000 + ms, st.integers(1, 10**6), st.integers(-70_000, 70_000)
+)
+ids = st.builds(
+    lambda ms, tail: f"{new_collection_id(ms, bytes(10))}{tail}".encode(),
+    times_ms,
+    st.sampled_from(["", "-0", "-12-0a1b2c3d", "x" * 218, "x" * 219, "x" * 220, " ", "\n", "é"]),
+)
+
+
+@given(
+    headers=st.lists(
+        st.tuples(st.just(ID), ids | st.binary(max_size=40) | st.from_regex(rb"[A-Za-z0-9._-]{0,40}", fullmatch=True))
+        | st.tuples(st.just(FOLDER), st.sampled_from([b"a/b", b"..", b"", b"\xc3\xa9", b"x" * 256, b"x" * 257, None]))
+        | st.tuples(st.just(VERSION), st.sampled_from([b"1", b"%C3%A9", b"%FF", b"\xc3", b"v" * 768, b"v" * 769, None]))
+        | st.tuples(
+            st.just(RECEIVED_NS), st.sampled_from([b"1", b"9" * 19, b"9" * 20, b"+1", b"1_0", b" 1", b"", None])
+        ),
+        max_size=8,
+    ),
+    timestamp_ms=st.integers(-1, 2**62),
+)
+def test_a_record_is_read_by_the_rules_whatever_is_kept_of_others(
+    headers: list[tuple[str, bytes | None]], timestamp_ms: int
+) -> None:
+    """What is looked up (hours, folders, versions) or checked in one go is what each rule alone says."""
+    record = decode(
+        topic="t",
+        partition=1,
+        offset=7,
+        timestamp_ms=timestamp_ms,
+        value=b"",
+        headers=headers,  # type: ignore[arg-type] # a stranger's may be null
+    )
+    read = (record.id, record.folder, record.version, record.received_ns, record.key_hours, record.foreign)
+    assert read == _slowly(timestamp_ms, headers)
+
+
+def test_no_long_headers_of_a_stranger_are_kept() -> None:
+    """What is kept of folders and versions is bounded in bytes, and not only in entries."""
+    caches = (record._folder, record._version)
+    before = [cache.cache_info() for cache in caches]
+    long = [(FOLDER, b"f" * 257), (VERSION, b"v" * 769)]
+    decode(topic="t", partition=0, offset=0, timestamp_ms=0, value=b"", headers=long)
+    assert [cache.cache_info() for cache in caches] == before
+    assert all(info.maxsize == 256 for info in before)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Deadlines with one timer for all: each ends its own task, and takes no other cancellation for its own."""
+"""One timer for many deadlines, and each of them as `asyncio.timeout` would keep it."""
 
 import asyncio
 
@@ -6,67 +6,98 @@ import pytest
 
 from services.uploader.store.deadlines import Deadlines
 
-
-async def test_what_takes_too_long_is_ended() -> None:
-    """With a TimeoutError, and the task goes on."""
-    deadlines = Deadlines(0.001)
-    async with asyncio.timeout(5):
-        for _ in range(3):
-            with pytest.raises(TimeoutError), deadlines.after(0.005):
-                await asyncio.Event().wait()
-        await asyncio.sleep(0)  # no cancellation is left behind
-    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+DEADLINE_S = 30
+SHORT_S = 0.02
+LONG_S = 1e6
 
 
-async def test_what_is_in_time_is_let_be() -> None:
-    """The others go on while one is ended; the timer stops with the last."""
-    deadlines = Deadlines(0.001)
-    go_on = asyncio.Event()
-
-    async def wait(allowed_s: float) -> str:
-        with deadlines.after(allowed_s):
-            await go_on.wait()
-        return "in time"
-
-    async with asyncio.timeout(5):
-        slow = asyncio.create_task(wait(60))
-        with pytest.raises(TimeoutError):
-            await wait(0.005)
-        go_on.set()
-        assert await slow == "in time"
-        assert not deadlines._running
-        while True:
-            if deadlines._timer is None:
-                return
-            await asyncio.sleep(0.001)
+async def hang(deadlines: Deadlines, timeout_s: float, log: list[str], name: str = "") -> None:
+    """Wait for ever, within a deadline."""
+    try:
+        with deadlines.within(timeout_s):
+            await asyncio.get_running_loop().create_future()
+    except TimeoutError:
+        log.append(f"{name}timed out")
+    except asyncio.CancelledError:
+        log.append(f"{name}cancelled")
+        raise
 
 
-async def test_a_cancellation_of_others_stays_one() -> None:
-    """Also where it comes in the same turn as the deadline's own."""
-    for expired in (False, True):
-        deadlines = Deadlines(60)
-        entered = asyncio.Event()
-
-        async def wait(deadlines: Deadlines = deadlines, entered: asyncio.Event = entered) -> None:
-            with deadlines.after(60):
-                entered.set()
-                await asyncio.Event().wait()
-
-        task = asyncio.create_task(wait())
-        await entered.wait()
-        if expired:
-            next(iter(deadlines._running)).expire()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert not deadlines._running
-        assert deadlines._timer is not None
-        deadlines._timer.cancel()
+async def test_what_hangs_is_ended_and_what_is_over_is_left_alone() -> None:
+    """TimeoutError for the one; the task of the other goes on, past the deadline of its `with`, uncancelled."""
+    deadlines, log = Deadlines(), list[str]()
+    async with asyncio.timeout(DEADLINE_S):
+        with deadlines.within(SHORT_S):
+            await asyncio.sleep(0)
+        await asyncio.create_task(hang(deadlines, SHORT_S, log))
+    task = asyncio.current_task()
+    assert task is not None
+    assert (log, task.cancelling()) == (["timed out"], 0)
 
 
-async def test_another_error_passes() -> None:
-    """What is raised inside comes out as it is."""
-    deadlines = Deadlines(0.001)
-    with pytest.raises(LookupError), deadlines.after(60):
-        raise LookupError
-    assert not deadlines._running
+async def test_a_later_put_may_have_the_earlier_deadline() -> None:
+    """A large body has longer; the small one behind it does not wait for that, and ends nobody but itself."""
+    deadlines, log = Deadlines(), list[str]()
+    async with asyncio.timeout(DEADLINE_S):
+        large = asyncio.create_task(hang(deadlines, LONG_S, log, "large "))
+        await asyncio.sleep(0)
+        await asyncio.create_task(hang(deadlines, SHORT_S, log, "small "))
+        assert log == ["small timed out"]
+        again = asyncio.create_task(hang(deadlines, SHORT_S, log, "again "))
+        await again
+    large.cancel()
+    await asyncio.wait({large})
+    assert log == ["small timed out", "again timed out", "large cancelled"]
+
+
+async def test_each_of_many_at_different_times() -> None:
+    """The timer moves on to the next deadline, until none is left."""
+    deadlines, log = Deadlines(), list[str]()
+    async with asyncio.timeout(DEADLINE_S):
+        await asyncio.gather(*(hang(deadlines, 0.001 * number, log) for number in range(1, 30)))
+    assert log == ["timed out"] * 29
+
+
+async def test_a_cancellation_from_outside_stays_one() -> None:
+    """Before the deadline, and also at the same moment as it: whoever cancels a put must not be told of a time-out."""
+    deadlines, log = Deadlines(), list[str]()
+    before = asyncio.create_task(hang(deadlines, LONG_S, log))
+    await asyncio.sleep(0)
+    before.cancel()
+    await asyncio.wait({before})
+    assert before.cancelled()
+
+    async def both() -> None:
+        deadline = deadlines.within(LONG_S)
+        with deadline:
+            asyncio.get_running_loop().call_soon(deadline.expire)
+            asyncio.get_running_loop().call_soon(at_once.cancel)
+            await asyncio.get_running_loop().create_future()
+
+    at_once = asyncio.create_task(both())
+    await asyncio.wait({at_once})
+    assert at_once.cancelled()
+
+
+async def test_another_error_at_the_deadline_is_its_own() -> None:
+    """What failed by itself as the deadline passed is told as what it is, and the task is not left half cancelled."""
+    deadlines = Deadlines()
+
+    async def fail() -> int:
+        deadline = deadlines.within(LONG_S)
+
+        async def inside() -> None:
+            with deadline:
+                deadline.expire()
+                try:
+                    await asyncio.sleep(0)
+                except asyncio.CancelledError:
+                    raise KeyError from None
+
+        with pytest.raises(KeyError):
+            await inside()
+        task = asyncio.current_task()
+        assert task is not None
+        return task.cancelling()
+
+    assert await asyncio.create_task(fail()) == 0

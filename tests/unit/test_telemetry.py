@@ -7,7 +7,9 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from prometheus_client import CollectorRegistry
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram
 
 from services.ingest.problems import Code
 from services.ingest.refusals import Refusals
@@ -36,6 +38,48 @@ def _logging() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:], root.level = handlers, level
+
+
+@given(st.lists(st.sampled_from([0.0, 0.001, 0.0010001, 0.5, 1.0, 10.0, 10.1, 1e9]) | st.floats(0, 1e7), max_size=40))
+def test_a_tally_is_a_histogram(amounts: list[float]) -> None:
+    """Every bucket (its bound belongs to it), the count and the sum are those of prometheus_client."""
+    registry, plain = CollectorRegistry(), CollectorRegistry()
+    puts = UploaderMetrics(registry).puts
+    bounds = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+    histogram = Histogram("spillway_uploader_upload_seconds", "…", buckets=bounds, registry=plain)
+    for amount in amounts:
+        puts.ended(amount, 1, stored=True)
+        histogram.observe(amount)
+    name = "spillway_uploader_upload_seconds"
+    for suffix, labels in [("count", {}), ("sum", {}), *(("bucket", {"le": str(float(b))}) for b in bounds)]:
+        assert registry.get_sample_value(f"{name}_{suffix}", labels) == plain.get_sample_value(
+            f"{name}_{suffix}", labels
+        )
+    assert registry.get_sample_value(f"{name}_bucket", {"le": "+Inf"}) == len(amounts)
+
+
+def test_puts_are_counted_by_how_they_ended() -> None:
+    """Each from 0 on and exact at every scrape; what is stored has its age."""
+    registry = CollectorRegistry()
+    puts = UploaderMetrics(registry).puts
+
+    def told() -> list[float | None]:
+        names = ("uploads_total", "upload_bytes_total")
+        return [
+            registry.get_sample_value(f"spillway_uploader_{name}", {"outcome": outcome})
+            for name in names
+            for outcome in ("stored", "failed")
+        ]
+
+    assert told() == [0, 0, 0, 0]
+    puts.ended(0.1, 7, stored=True)
+    puts.ended(0.2, 5, stored=False)
+    puts.ended(0.3, 4, stored=False)
+    puts.age_seconds.observe(7200)
+    assert told() == [1, 2, 7, 9]
+    for name, count, total in (("upload_seconds", 3, 0.6), ("stored_age_seconds", 1, 7200)):
+        assert registry.get_sample_value(f"spillway_uploader_{name}_count") == count
+        assert registry.get_sample_value(f"spillway_uploader_{name}_sum") == pytest.approx(total)
 
 
 def test_readiness_is_a_metric_by_condition() -> None:

@@ -47,7 +47,7 @@ class Process:
             notes=self.readiness.notes,
             partitions=tuple(sorted(int(labels["partition"]) for labels, _ in _values(metrics.idle_seconds))),
             stalled={int(labels["partition"]): labels["reason"] for labels, _ in _values(metrics.stalled)},
-            stored=sum(round(value) for labels, value in _values(metrics.uploads) if labels["outcome"] == "stored"),
+            stored=metrics.puts.stored,
             dead_letters={labels["reason"]: round(value) for labels, value in _values(metrics.dead_letters)},
             dead_letters_held=sum(round(value) for _, value in _values(metrics.dead_letters_held)),
             lost=sum(round(value) for _, value in _values(metrics.lost_records)),

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import aiobotocore
 import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
@@ -21,6 +22,9 @@ from services.uploader.store.options import StoreOptions
 
 CONNECT_TIMEOUT_S = 3
 READ_TIMEOUT_S = 10
+
+USER_AGENT = f"spillway aiobotocore/{aiobotocore.__version__}"
+"""Given, so that the library does not put its own together anew for each request, twice, from a dozen checked parts."""
 
 RAISED = (TimeoutError, ClientError, BotoCoreError, aiohttp.ClientError, OSError)
 """What a client's operations raise; `botocore_errors.translate` makes one of our errors of each."""
@@ -119,6 +123,7 @@ def _config(options: StoreOptions) -> AioConfig:
     return AioConfig(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
+        user_agent=USER_AGENT,
         max_pool_connections=options.connections_max,
         http_session_cls=_OneRequest,
         retries={"total_max_attempts": 1},

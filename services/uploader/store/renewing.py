@@ -24,8 +24,6 @@ PUT_DEADLINE_S = 20.0
 """Seconds after which a put is ended from outside. Above connect (3 s) and read time-outs (10 s) of the clients, so
 that only a wedged one, or an answer that dribbles, ever meets it."""
 
-DEADLINE_BEATS = 40
-"""Looks at the puts under way within that time: what is to end after 20 s ends within half a second of it."""
 
 UPLOAD_BYTES_A_SECOND_MIN = 128 * 1024
 """What a put may take longer for its size: the clients have no deadline for writing a body."""
@@ -58,7 +56,7 @@ class RenewingStore:
         self._open_client = open_client
         self._restarts = restarts
         self._renewal = Renewal()
-        self._deadlines = Deadlines(PUT_DEADLINE_S / DEADLINE_BEATS)
+        self._deadlines = Deadlines()  # of the puts under way, of whichever client
         self._client: _Client | None = None  # None: none could be made so far, and `_unmade` says why
         self._unmade: StoreError = ClientSetupError("credentials", "there is no S3 client yet")
         self._opening = False  # a renewal is under way: one at a time
@@ -73,7 +71,7 @@ class RenewingStore:
         deadline_s = PUT_DEADLINE_S + len(body) / UPLOAD_BYTES_A_SECOND_MIN
         client.puts += 1
         try:
-            with self._deadlines.after(deadline_s):
+            with self._deadlines.within(deadline_s):
                 await client.store.put(key, body, metadata)
         except TimeoutError as error:
             if client is self._client:

@@ -62,7 +62,7 @@ class Surveyed:
     def without_value(self) -> "Surveyed":
         """The same, of a size that many can be kept of."""
         letter = self.chosen.letter
-        slim = replace(letter, original=replace(letter.original, value=None), headers=())
+        slim = replace(letter, original=letter.original._replace(value=None), headers=())
         return replace(self, chosen=replace(self.chosen, letter=slim))
 
 
