@@ -50,7 +50,7 @@ func (b *Bucket) Put(ctx context.Context, payload Payload) error {
 	if err != nil {
 		return err
 	}
-	key := fmt.Sprintf("%s/%d-%d", b.folder, time.Now().UnixNano(), b.count.Add(1))
+	key := b.key(time.Now())
 	_, err = b.client.PutObject(ctx, &s3.PutObjectInput{
 		Bucket:      &b.name,
 		Key:         &key,
@@ -59,4 +59,9 @@ func (b *Bucket) Put(ctx context.Context, payload Payload) error {
 		ContentType: aws.String("application/octet-stream"),
 	})
 	return err
+}
+
+// key returns another key for every call, also at one moment.
+func (b *Bucket) key(now time.Time) string {
+	return fmt.Sprintf("%s/%d-%d", b.folder, now.UnixNano(), b.count.Add(1))
 }

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Objects put at once have keys of their own, and are private octet streams with the payload's bytes.
@@ -34,7 +36,7 @@ func TestObjects(t *testing.T) {
 	var puts sync.WaitGroup
 	for range 200 {
 		puts.Go(func() {
-			if err := bucket.Put(context.Background(), Raw(`{"n":1}`)); err != nil {
+			if err := bucket.Put(context.Background(), Raw{json.RawMessage(`{"n":1}`)}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -47,5 +49,13 @@ func TestObjects(t *testing.T) {
 		if !strings.HasPrefix(key, "/b/f/") || body != `{"n":1}` {
 			t.Errorf("%s holds %s", key, body)
 		}
+	}
+}
+
+// Two objects of one moment have two keys.
+func TestKeys(t *testing.T) {
+	bucket, now := &Bucket{folder: "f"}, time.Unix(1, 5)
+	if first, second := bucket.key(now), bucket.key(now); first != "f/1000000005-1" || second != "f/1000000005-2" {
+		t.Errorf("%s and %s", first, second)
 	}
 }

@@ -27,16 +27,10 @@ func (p Decoded) Body() ([]byte, error) {
 }
 
 // Raw is a payload kept as its bytes: what the design could have done for fidelity and for less work.
-type Raw json.RawMessage
-
-// UnmarshalJSON keeps a copy of the bytes, since the decoder uses its buffer again.
-func (p *Raw) UnmarshalJSON(body []byte) error {
-	*p = append((*p)[:0], body...)
-	return nil
-}
+type Raw struct{ json.RawMessage }
 
 // Body returns the bytes as they came.
-func (p Raw) Body() ([]byte, error) { return p, nil }
+func (p Raw) Body() ([]byte, error) { return p.RawMessage, nil }
 
 type collection[P Payload] struct {
 	Version string `json:"version"`

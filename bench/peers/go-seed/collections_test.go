@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// kept is a store that hands on every body it is given.
+// kept is a store that hands on every body it is given, and keeps its worker until the body is taken.
 type kept chan []byte
 
 func (k kept) Put(_ context.Context, payload Payload) error {
@@ -23,7 +23,7 @@ func (k kept) Put(_ context.Context, payload Payload) error {
 
 func start(t *testing.T, handler func(chan<- Job, int64) http.Handler) (*httptest.Server, kept) {
 	t.Helper()
-	queue, store := make(chan Job, 2), make(kept, 100)
+	queue, store := make(chan Job, 2), make(kept)
 	NewDispatcher(4, queue, store).Run()
 	server := httptest.NewServer(handler(queue, 1<<20))
 	t.Cleanup(server.Close)
