@@ -40,6 +40,7 @@ async def main() -> None:
                     ContentType="application/octet-stream",
                 )
 
+        print("ready", flush=True)
         while True:
             polled = await consumer.getmany(timeout_ms=1000, max_records=RECORDS_A_BATCH_MAX)
             records = [record for partition in polled.values() for record in partition]

@@ -19,9 +19,10 @@ import uvloop
 from aiokafka import AIOKafkaProducer
 
 COLLECTIONS_A_BATCH_MAX = 500
-ANSWER_HEADERS = ((b"content-type", b"application/json"),)
 
 Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[str, bytes]]
 
 
@@ -87,18 +88,14 @@ class Application:
         self._encode = msgspec.json.Encoder().encode
         self._turn = 0
 
-    async def __call__(
-        self,
-        scope: Message,
-        receive: Callable[[], Awaitable[Message]],
-        send: Callable[[Message], Awaitable[None]],
-    ) -> None:
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer any GET, and any POST as a collection."""
         body = b"" if scope["method"] == "GET" else await self._stored(receive)
-        await send({"type": "http.response.start", "status": 200, "headers": [*ANSWER_HEADERS, _length(body)]})
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _stored(self, receive: Callable[[], Awaitable[Message]]) -> bytes:
+    async def _stored(self, receive: Receive) -> bytes:
         message = await receive()
         body = message["body"]
         while message.get("more_body"):
@@ -113,10 +110,6 @@ class Application:
         await done
         count = len(collection.data)
         return self._encode({"accepted": count, "ids": [f"{identity}-{index}" for index in range(count)]})
-
-
-def _length(body: bytes) -> tuple[bytes, bytes]:
-    return (b"content-length", b"%d" % len(body))
 
 
 def _headers(collection: Collection, identity: str) -> Headers:
