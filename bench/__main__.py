@@ -77,7 +77,7 @@ def chosen(arguments: argparse.Namespace) -> list[Scenario]:
             seconds = min(case.seconds, _QUICK_SECONDS) if arguments.quick else case.seconds
             if subjects:
                 cases.append(dataclasses.replace(case, subjects=subjects, seconds=seconds))
-        if cases and not (arguments.quick and scenario.name == "headline" and not arguments.scenarios):
+        if cases:
             found.append(dataclasses.replace(scenario, cases=tuple(cases), rounds=rounds))
     return found
 

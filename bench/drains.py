@@ -139,7 +139,7 @@ def _store(stand: Stand, module: str, client: str, run: Run, seconds: float, set
         check=False,
     )
     if done.returncode != 0:
-        run.failed = done.stderr.strip()[-1000:]
+        run.failed = (done.stderr.strip().splitlines() or ["no word why"])[-1]
         return run
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     run.payloads, run.seconds, run.cpu_us = found.pop("puts"), found.pop("seconds"), found.pop("cpu_us")
