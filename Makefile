@@ -4,6 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.installed-from-lock
 BIN := $(VENV)/bin
 AUDIT := .venv-audit
+PROFILER := .venv-bench
 
 .DEFAULT_GOAL := help
 .PHONY: help run test faults fuzz lint format bench audit sbom lock clean
@@ -41,14 +42,13 @@ format: $(STAMP) ## put every file into its one form
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## what the pure core costs a payload, hostile clients, a replay against run, puts in flight
-	@$(BIN)/python -m bench.pure
-	@echo "==> good clients among hostile ones (about a minute)"
-	@$(BIN)/python -m bench.hostile_clients
-	@echo "==> a replay against run (about six minutes)"
-	@$(BIN)/python -m bench.replay
-	@echo "==> puts in flight against 150 ms of latency (about five minutes)"
-	@$(BIN)/python -m bench.in_flight
+$(PROFILER)/.installed-from-lock: bench.lock
+	@$(PYTHON) -m venv $(PROFILER)
+	@$(PROFILER)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement bench.lock
+	@touch $@
+
+bench: $(STAMP) $(PROFILER)/.installed-from-lock ## our tiers and their peers side by side, about 25 minutes; needs Go; ARGS="put --quick", say
+	@exec $(BIN)/python -m bench $(ARGS)
 
 $(AUDIT)/.installed-from-lock: audit.lock
 	@echo "==> installing the tools of audit and sbom into $(AUDIT)"
@@ -73,6 +73,7 @@ lock: ## pin the newest versions that pyproject.toml allows (needs uv)
 	$(PART) pyproject.toml --extra uploader --output-file services/uploader/requirements.lock
 	echo setuptools | $(PART) - --output-file deploy/images/build.lock
 	$(COMPILE) --group audit --upgrade --output-file audit.lock
+	$(COMPILE) --group bench --upgrade --output-file bench.lock
 
 clean: ## forget everything that was built or stored here
-	rm -rf $(VENV) $(AUDIT) sbom.cdx.json .run .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) $(AUDIT) $(PROFILER) sbom.cdx.json .run .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

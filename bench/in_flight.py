@@ -1,26 +1,31 @@
 """What the puts in flight are worth: throughput against Little's law, with 150 ms of injected latency.
 
 The uploader's own partitions, gate, limiter and store, without Kafka: records are admitted from memory. The stores:
-both S3 clients, over loopback to a sink in another process; and a stand-in that only sleeps, which shows what the
-pipeline itself reaches. Arguments choose among them. Medians of several runs; the ramp-up of the limit is left out. Run
-with `make bench`.
+our S3 clients, over loopback to a sink in another process; and a stand-in that only sleeps, which shows what the
+pipeline itself reaches. Medians of several runs; the ramp-up of the limit is left out. `make bench` asks for the row of
+512 of each store (`--client`, with S3_ENDPOINT_URL); `python -m bench.in_flight` alone makes the whole table.
 """
 
+import argparse
 import asyncio
 import contextlib
+import json
 import os
 import statistics
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import uvloop
 from aiokafka import ConsumerRecord, TopicPartition
 from prometheus_client import CollectorRegistry
 
+from bench.building import build_tools
+from bench.processes import get
 from services.uploader.dead_letter import DeadShare
 from services.uploader.dead_letter_topic import DeadLetters
 from services.uploader.health import StoreHealth
@@ -28,7 +33,7 @@ from services.uploader.keys import DEFAULT_TEMPLATE, KeyTemplate
 from services.uploader.limiter import Limiter
 from services.uploader.partition import Partition, Sink
 from services.uploader.settings import UploaderSettings
-from services.uploader.store import Store, aiobotocore, wire
+from services.uploader.store import Store
 from services.uploader.store.options import StoreOptions
 from services.uploader.upload_limit import UploadLimit
 from shared.ops import Readiness
@@ -43,9 +48,6 @@ MEASURED_S = 4.0
 PARTITIONS = 12
 QUEUE_RECORDS = 1000  # MAX_QUEUE's default
 BODY = b'{"host":"a","load":[0.1,0.2,0.3],"note":"' + b"x" * 760 + b'"}'
-
-
-CLIENTS = {"aiobotocore": aiobotocore.open_store, "wire": wire.open_store}
 
 
 class Asleep:
@@ -169,14 +171,17 @@ async def measure(store: Store, in_flight_max: int, registry: CollectorRegistry)
 
 @contextlib.contextmanager
 def sink_process(latency_s: float = LATENCY_S) -> Iterator[str]:
-    """The sink, and its URL."""
-    command = [sys.executable, "-m", "bench.sink", str(latency_s)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None  # noqa: S101 - a pipe, as asked for
-            yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-        finally:
-            process.kill()
+    """The sink alone, and its URL."""
+    with tempfile.TemporaryDirectory() as name:
+        command = [str(build_tools().sink), "-directory", name]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None  # noqa: S101 - a pipe, as asked for
+                url = f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
+                get(f"{url}/reset?latency_ms={latency_s * 1000:.0f}", method="POST")
+                yield url
+            finally:
+                process.kill()
 
 
 @contextlib.asynccontextmanager
@@ -188,7 +193,7 @@ async def opened(kind: str, url: str) -> AsyncIterator[Store]:
     os.environ |= {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_DEFAULT_REGION": "us-east-1"}
     restarts = UploaderMetrics(CollectorRegistry()).store_restarts
     options = StoreOptions(bucket="bench", endpoint_url=url, path_style=True, connections_max=max(IN_FLIGHT))
-    async with CLIENTS[kind](options, restarts) as store:
+    async with import_module(f"services.uploader.store.{kind}").open_store(options, restarts) as store:
         yield store
 
 
@@ -221,11 +226,40 @@ def row(kind: str, in_flight_max: int, runs: list[Measured]) -> str:
     )
 
 
+def once(kind: str, url: str) -> dict[str, float]:
+    """One run with 512 in flight, for `make bench`."""
+    in_flight_max = max(IN_FLIGHT)
+    measured = uvloop.run(run(kind, in_flight_max, url))
+    little = measured.puts_per_s / (in_flight_max / LATENCY_S)
+    return {
+        "puts": round(measured.puts_per_s * MEASURED_S),
+        "seconds": MEASURED_S,
+        "cpu_us": 1e6 * measured.busy / max(measured.puts_per_s, 1),
+        "little": little,
+        "busy": measured.busy,
+        "failed_puts": measured.failed,
+    }
+
+
 def main() -> None:
+    """The whole table, or one run of one store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--client", help="sleep or an S3 client: one run, at S3_ENDPOINT_URL")
+    parser.add_argument("--clients", nargs="+", default=["sleep", "aiobotocore"], help="of the table")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--seconds", type=float, default=MEASURED_S, help="ignored: the ramp fixes them")
+    arguments = parser.parse_args()
+    if arguments.client:
+        print(json.dumps(once(arguments.client, os.environ.get("S3_ENDPOINT_URL", ""))))
+        return
+    table(arguments.clients)
+
+
+def table(clients: list[str]) -> None:
     """Measure, each case once in turn, and print one row a case."""
     gate_us = min(uvloop.run(_through_the_gate(200_000)) for _ in range(7))
     print(f"the gate and the limiter: {gate_us:.2f} µs of CPU a put\n")
-    cases = [(kind, in_flight_max) for kind in sys.argv[1:] or ("sleep", *CLIENTS) for in_flight_max in IN_FLIGHT]
+    cases = [(kind, in_flight_max) for kind in clients for in_flight_max in IN_FLIGHT]
     measured: dict[tuple[str, int], list[Measured]] = {case: [] for case in cases}
     with sink_process() as url:
         for _ in range(RUNS):

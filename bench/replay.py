@@ -1,8 +1,8 @@
 """Is a replay as fast as `run`, and what does it cost a live group? The same backlog, the same store, in turn.
 
-A real broker, a sink that answers every PUT at once and keeps nothing (`bench.sink`), the two commands as processes.
+A real broker, a sink that answers every PUT at once and keeps nothing (bench/sink), the two commands as processes.
 Measured by the commits at the broker, from the first that moved to the last; CPU by the kernel's own accounting. Run
-with `python -m bench.replay`, or `make bench`.
+with `python -m bench.replay`; `make bench` has a shorter form.
 """
 
 import asyncio

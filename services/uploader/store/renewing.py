@@ -24,7 +24,6 @@ PUT_DEADLINE_S = 20.0
 """Seconds after which a put is ended from outside. Above connect (3 s) and read time-outs (10 s) of the clients, so
 that only a wedged one, or an answer that dribbles, ever meets it."""
 
-
 UPLOAD_BYTES_A_SECOND_MIN = 128 * 1024
 """What a put may take longer for its size: the clients have no deadline for writing a body."""
 

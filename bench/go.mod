@@ -1,0 +1,3 @@
+module spillway/bench
+
+go 1.24

@@ -1,0 +1,149 @@
+"""What is measured, as data: scenarios, their cases, their subjects, and the figures to reach. Runs nothing."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+OURS, AIO = "ours", "ours-aiobotocore"
+
+
+class Kind(Enum):
+    """How a scenario is run: each has a function in `rounds`."""
+
+    END_TO_END = auto()
+    INGEST = auto()
+    DRAIN = auto()
+    PUT = auto()
+    IN_FLIGHT = auto()
+    REPLAY = auto()
+    RAMP = auto()
+    HEADLINE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row: these subjects in turn, on the same load."""
+
+    name: str
+    subjects: tuple[str, ...]
+    payloads: int = 1
+    size_bytes: int = 1024
+    seconds: float = 3.0  # of load a run; how many payloads that is, the subject's own speed says
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Some rows of one kind. `rounds`: of each case; `--rounds` and `--quick` change it."""
+
+    name: str
+    title: str
+    kind: Kind
+    cases: tuple[Case, ...]
+    rounds: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A ratio of two subjects' CPU a payload in one case. `at_most`: the figure to reach; None: only reported."""
+
+    scenario: str
+    case: str
+    over: str
+    under: str
+    at_most: float | None = None
+
+
+_PEERS = ("go-seed", "go-raw", "one-day")
+_SIZES = {"0.2 KB": 200, "1 KB": 1024, "16 KB": 16 << 10}
+
+SCENARIOS = (
+    Scenario(
+        "end-to-end",
+        "HTTP to stored object, one object a payload",
+        Kind.END_TO_END,
+        (
+            Case("1 payload a request", (OURS, *_PEERS, AIO)),
+            Case("20 payloads a request", (OURS, *_PEERS, AIO), payloads=20),
+        ),
+        rounds=4,
+    ),
+    Scenario(
+        "ingest",
+        "HTTP to the ack of Kafka",
+        Kind.INGEST,
+        tuple(
+            Case(f"{count} a request, {name}", ("ours-ingest", "prototype"), count, size, 1.5)
+            for count in (1, 20, 500)
+            for name, size in _SIZES.items()
+        ),
+    ),
+    Scenario(
+        "upload",
+        "Kafka to stored object: a topic that was filled before",
+        Kind.DRAIN,
+        (
+            Case("plain HTTP", ("ours-uploader", "ours-aiobotocore-uploader"), seconds=4),
+            Case("TLS", ("ours-uploader-tls", "ours-aiobotocore-uploader-tls"), seconds=4),
+        ),
+    ),
+    Scenario(
+        "put",
+        "a PUT of 1 KB, 64 in flight, without Kafka",
+        Kind.PUT,
+        (
+            Case("plain HTTP", ("wire", "aiobotocore"), seconds=1.5),
+            Case("TLS", ("wire", "aiobotocore"), seconds=1.5),
+        ),
+        rounds=5,
+    ),
+    Scenario(
+        "in-flight",
+        "512 puts in flight at 150 ms, of Little's law",
+        Kind.IN_FLIGHT,
+        (Case("512 in flight", ("sleep", "wire", "aiobotocore")),),
+    ),
+    Scenario("replay", "a backlog: `replay` against `run`", Kind.REPLAY, (Case("backlog", ("run", "replay")),), 2),
+    Scenario(
+        "ramp",
+        "latency of ingest up to saturation, 1 payload a request",
+        Kind.RAMP,
+        (Case("1 payload a request", ("ours-ingest",), seconds=6),),
+        rounds=1,
+    ),
+    Scenario(
+        "scaling",
+        "one and two processes of each tier",
+        Kind.END_TO_END,
+        (Case("1 payload a request", (OURS, "ours-2-ingest", "ours-2-uploaders")),),
+    ),
+    Scenario(
+        "headline",
+        "a million one-payload requests in one minute, then their drain",
+        Kind.HEADLINE,
+        (Case("1,000,000 requests", (OURS,), seconds=60),),
+        rounds=1,
+    ),
+)
+
+_ONE, _TWENTY = "1 payload a request", "20 payloads a request"
+TARGETS = (
+    Target("end-to-end", _ONE, OURS, "go-seed", 0.7),
+    Target("end-to-end", _ONE, OURS, "go-raw", 0.9),
+    Target("end-to-end", _ONE, OURS, "one-day", 0.15),
+    Target("end-to-end", _ONE, AIO, "go-seed"),
+    Target("end-to-end", _TWENTY, OURS, "go-seed", 0.35),
+    Target("end-to-end", _TWENTY, OURS, "go-raw", 0.5),
+    Target("end-to-end", _TWENTY, OURS, "one-day", 0.15),
+    Target("end-to-end", _TWENTY, AIO, "go-seed"),
+    Target("put", "plain HTTP", "wire", "aiobotocore", 0.06),
+    Target("put", "TLS", "wire", "aiobotocore", 0.08),
+    *(
+        Target("ingest", f"{count} a request, {name}", "ours-ingest", "prototype", 1.5)
+        for count in (1, 20, 500)
+        for name in _SIZES
+    ),
+    Target("upload", "plain HTTP", "ours-uploader", "ours-aiobotocore-uploader"),
+    Target("upload", "TLS", "ours-uploader-tls", "ours-aiobotocore-uploader-tls"),
+    Target("replay", "backlog", "replay", "run"),
+    Target("scaling", _ONE, "ours-2-ingest", OURS),
+    Target("scaling", _ONE, "ours-2-uploaders", OURS),
+)

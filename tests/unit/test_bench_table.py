@@ -1,0 +1,108 @@
+"""The benchmark's table and plots: what failed is never a figure, and every figure has its target beside it."""
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from bench.plots import plots
+from bench.results import Result, merged, read
+from bench.runs import Run
+from bench.scenarios import SCENARIOS, TARGETS
+from bench.table import document, figure, scenario_table, targets
+
+CASE = "1 payload a request"
+
+
+def run(subject: str, cpu_us: float | None, number: int = 0, **given: object) -> Run:
+    """A run of the first scenario."""
+    fields = {
+        "payloads": 1000,
+        "seconds": 2.0,
+        "role_us": {"ingest": 10.0, "broker": 7.0},
+        "peaks_mib": {"ingest": 90.0},
+    }
+    return Run("end-to-end", CASE, subject, number, cpu_us=cpu_us, **{**fields, **given})  # type: ignore[arg-type]
+
+
+RUNS = [
+    run("ours", 60, 0),
+    run("go-seed", 120, 0),
+    run("ours", 90, 1),
+    run("go-seed", 180, 1),
+    run("go-raw", None, 0, failed="3 objects of 4 payloads"),
+]
+
+
+def row_with(lines: list[str], text: str) -> str:
+    """The one row that holds it."""
+    (found,) = [line for line in lines if text in line]
+    return found
+
+
+def test_a_ratio_stands_beside_what_is_to_be_reached() -> None:
+    """0.5 of at most 0.7; a subject without a good run has no row."""
+    lines = targets(RUNS)
+    assert row_with(lines, "ours / go-seed").endswith("| 0.5 | 0.5 to 0.5 | 2 | ≤ 0.7 | yes |")
+    assert not [line for line in lines if "go-raw" in line]
+
+
+def test_a_figure_that_is_missed_says_so() -> None:
+    """0.8 of at most 0.7."""
+    lines = targets([run("ours", 80), run("go-seed", 100)])
+    assert row_with(lines, "ours / go-seed").endswith("| ≤ 0.7 | **no** |")
+
+
+def test_a_failed_run_is_shown_as_failed() -> None:
+    """With its reason, and without any number."""
+    lines = scenario_table(SCENARIOS[0], RUNS)
+    assert row_with(lines, "go-raw") == f"| {CASE} | go-raw | failed | 0 of 1 | | | | | 3 objects of 4 payloads |"
+
+
+def test_one_failed_round_among_good_ones_is_counted() -> None:
+    """2 of 3 runs: the figure is of the good ones, and the table says that one is missing."""
+    lines = scenario_table(SCENARIOS[0], [*RUNS, run("ours", None, 2, failed="late")])
+    row = row_with(lines, "| ours |")
+    assert "| 75.0 (60.0 to 90.0) | 2 of 3 | 500 | ingest 10.0 | broker 7.0 | ingest 90 |" in row
+
+
+def test_a_failed_round_is_no_part_of_a_ratio() -> None:
+    """Its neighbour has nothing to be compared with."""
+    runs = [run("ours", 60, 0), run("go-seed", None, 0, failed="x"), run("ours", 90, 1), run("go-seed", 90, 1)]
+    found = figure(runs, TARGETS[0])
+    assert found is not None
+    assert (found.median, found.count) == (1.0, 1)
+
+
+def test_who_was_skipped_is_named_with_the_reason() -> None:
+    """Never silently."""
+    assert "Skipped: go-seed: go not found" in document(RUNS, {"go-seed": "go not found"})
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"{target.scenario}-{target.case}-{target.over}")
+def test_every_target_is_about_something_that_is_run(target: object) -> None:
+    """A typing error in a name would take a figure out of the table without a word."""
+    wanted = [(s.name, case.name, name) for s in SCENARIOS for case in s.cases for name in case.subjects]
+    assert (target.scenario, target.case, target.over) in wanted  # type: ignore[attr-defined]
+    assert (target.scenario, target.case, target.under) in wanted  # type: ignore[attr-defined]
+
+
+def test_plots_are_svg_with_every_good_row() -> None:
+    """Parsed as XML; the failed subject has no bar."""
+    (picture,) = plots(RUNS).values()
+    texts = [element.text or "" for element in ET.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")]  # noqa: S314 - our own
+    assert f"{CASE}: ours" in texts
+    assert f"{CASE}: go-raw" not in texts
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Every run, whole."""
+    result = Result({"cores": 2}, {"python": "3.11"}, RUNS, {"camel": "no jars"}, 12)
+    result.write(tmp_path / "results.json")
+    assert read(tmp_path / "results.json") == result
+
+
+def test_a_scenario_that_runs_again_replaces_all_of_its_old_runs() -> None:
+    """Only ratios of one run count: old and new runs of one scenario never meet."""
+    put = Run("put", "TLS", "wire")
+    assert merged([*RUNS, put], [run("ours", 1)]) == [put, run("ours", 1)]
