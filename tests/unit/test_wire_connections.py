@@ -431,13 +431,14 @@ async def test_a_dead_address_costs_no_put(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_name_that_is_not_found_is_weather(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DNS comes back."""
+    """DNS comes back; and a connection that could not be made holds no place, or the third put would wait for ever."""
 
     async def resolve(_: str, __: int) -> tuple[Address, ...]:
         raise socket.gaierror("no DNS")
 
     monkeypatch.setattr(pool, "resolve", resolve)
-    async with listening() as server, opened(server) as store:
-        with pytest.raises(TransientError) as caught:
-            await store.put("key", b"body", {})
-        assert caught.value.reason == "connection"
+    async with listening() as server, opened(server, connections_max=2) as store:
+        for _ in range(4):
+            with pytest.raises(TransientError) as caught:
+                await store.put("key", b"body", {})
+            assert caught.value.reason == "connection"
