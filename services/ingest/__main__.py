@@ -19,7 +19,6 @@ from pathlib import Path
 import uvloop
 from aiokafka import AIOKafkaProducer
 from aiokafka.conn import create_conn
-from prometheus_client import CollectorRegistry
 
 from services.ingest import token_command
 from services.ingest.access import Access
@@ -90,7 +89,6 @@ def _serve(
 
 def _keep_workers(settings: IngestSettings, held: socket.socket, ops: socket.socket) -> int:
     """INGEST_WORKERS over 1: run `worker` so many times on the port that is held; the exit code."""
-    _tokens_file(settings, IngestMetrics(CollectorRegistry()), Quotas(settings.token_burst_s))  # a bad one is told once
     ledger = create()
     program = [sys.executable, *sys.orig_argv[1:]]  # this one, with the interpreter's options that it has
     supervisor = Supervisor(

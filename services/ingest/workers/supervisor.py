@@ -202,8 +202,7 @@ class Supervisor:
     def _on_signal(self, number: int) -> None:
         if self._stopping.is_set():
             logger.warning("second signal: leaving at once", extra={"signal": number})
-            self._kill_all()
-            os._exit(_EXIT_SIGNAL + number)
+            os._exit(_EXIT_SIGNAL + number)  # and the workers with it
         logger.info("draining", extra={"signal": number, "delay_s": self._settings.ingest_drain_delay_s})
         self._stop()
 
