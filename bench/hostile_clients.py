@@ -3,7 +3,7 @@
 A real ingest, a real broker, shorter deadlines than by default and a tokens file: the good clients have one token
 and the others another, as fair shares want it (DESIGN §6). The hostile clients run in a process of their own, so that
 the measuring client's loop is not the bottleneck; they share the two cores all the same. Run with
-`python -m bench.hostile_clients`, or `make bench`.
+`python -m bench.hostile_clients`.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """What the pure core costs a payload, in CPU time: the floor below which no shell of ours can go.
 
 Each row is the best of 7 rounds (the least disturbed one). Compare rows of one run only: machines of one kind differ by
-a factor of three. Run it with `make bench`; the figures of a run belong into docs/benchmarks.md.
+a factor of three. Run it with `python -m bench.pure`; the figures of a run belong into docs/benchmarks.
 """
 
 import os

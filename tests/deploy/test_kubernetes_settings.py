@@ -181,7 +181,7 @@ def _scalers(objects: Objects, name: str) -> list[Json]:
 
 @deployed
 def test_the_memory_limits_hold_what_was_measured(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    """docs/operations/ingest-memory.md, its formula for strangers; docs/benchmarks.md, 213 MiB with 64 of buffer.
+    """docs/operations/ingest-memory.md, its formula for strangers; docs/benchmarks, 213 MiB with 64 of buffer.
 
     ingest:   64 + 64 + 48 + 4096 connections of (16 + 2 * 32) KiB = 496 MiB <= 512
     uploader: 85 + 2.5 * 64 = 245 MiB <= 512
