@@ -77,7 +77,8 @@ class UploaderSettings(GroupSettings):
         default="auto", description="How a bucket is addressed; auto: path style where S3_ENDPOINT_URL is set"
     )
     s3_client: Literal["aiobotocore", "wire"] = Field(
-        default="aiobotocore", description="S3 client that writes the objects"
+        default="aiobotocore",
+        description="S3 client that writes the objects; `wire` is the fast one, and serves no proxy",
     )
     aws_region: str | None = Field(
         default=None,
