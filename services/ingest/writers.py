@@ -132,10 +132,11 @@ class Writers:
                     writer.expire(now_s)
                 self._healthy = deque(writer for writer in self._partitions if writer.healthy(now_s))
                 self._healthy.rotate(-self._turn)
+                healthy = set(self._healthy)
                 for writer in self._partitions:
-                    if writer not in self._healthy:
+                    if writer not in healthy:
                         writer.give_away()
-                if self._filling not in self._healthy:
+                if self._filling not in healthy:
                     self._filling = None
                 self._count_acks(now_s)
                 sample(now_s)

@@ -109,6 +109,7 @@ async def test_a_slow_partition_gives_its_turn_away() -> None:
         (writer,) = (one for one in b.writers._partitions if one.waiting_since is not None)
         writer.waiting_since = asyncio.get_running_loop().time() - 0.1
         assert b.submit() == ""
+        assert len(writer.queue) == 0
         await turn(lambda: len(set(b.client.places)) == 2)
 
 
