@@ -129,7 +129,9 @@ async def test_cancelled_puts_leave_nothing_behind(adverse: Adverse) -> None:
                 put.cancel()
             await asyncio.gather(*puts, return_exceptions=True)
             assert all(put.cancelled() for put in puts)
-            await eventually(lambda: not adverse.server.alive, "the connections of cancelled puts to be closed")
+            await eventually(
+                lambda: not adverse.server.alive, "the connections of cancelled puts to be closed", deadline_s=5
+            )
         await adverse.serves(store)
     assert adverse.server.bodies("cancelled") == []
 
