@@ -5,6 +5,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+import uvloop
 from prometheus_client import CollectorRegistry
 
 from services.uploader.errors import ClientSetupError, StoreError, TransientError
@@ -26,6 +27,12 @@ def _server(
     pair = authority.issue("s3", hosts=(host,), from_s=-2 * DAY_S if life_s < 0 else 0, life_s=abs(life_s))
     context.load_cert_chain(*pair.write(tmp_path, "server"))
     return context
+
+
+@pytest.fixture(params=[None, uvloop.new_event_loop], ids=["asyncio", "uvloop"], autouse=True)
+def loop_factory(request: pytest.FixtureRequest) -> object:
+    """Both loops: the uploader runs on uvloop, whose transports are of another make."""
+    return request.param
 
 
 @pytest.fixture

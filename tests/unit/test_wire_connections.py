@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
+import uvloop
 from prometheus_client import CollectorRegistry
 
 from services.uploader.errors import ClientSetupError, PoisonRecord, StoreError, TransientError
@@ -20,6 +21,12 @@ from shared.telemetry import UploaderMetrics
 from tests.harness.raw_s3 import RawS3, listening, refused, stored
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.fixture(params=[None, uvloop.new_event_loop], ids=["asyncio", "uvloop"], autouse=True)
+def loop_factory(request: pytest.FixtureRequest) -> object:
+    """Both loops: the uploader runs on uvloop, whose transports are of another make."""
+    return request.param
 
 
 @pytest.fixture(autouse=True)
@@ -313,21 +320,23 @@ async def test_connections_are_bounded() -> None:
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal most
-        most = max(most, server.open)
         while True:
             body = await server.read(reader)
+            most = max(most, len(connections._all))  # the server's own count lags behind a close
             await go_on.wait()
             if body == b"3":
                 return  # closed instead of answered
             writer.write(stored(body))
 
     async with listening(handle) as server, opened(server, connections_max=2) as store:
+        connections = store._client.store._pool  # type: ignore[union-attr]
         puts = [asyncio.create_task(store.put("key", b"%d" % number, {})) for number in range(8)]
         await until(lambda: len(server.requests) == 2)
         puts[2].cancel()  # one that waits
         go_on.set()
         results = await asyncio.gather(*puts, return_exceptions=True)
         assert most == 2
+        assert connections._places == len(connections._all) <= 2
         assert [type(result) for result in results if result is not None] == [asyncio.CancelledError, TransientError]
 
 
@@ -422,13 +431,14 @@ async def test_a_dead_address_costs_no_put(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_name_that_is_not_found_is_weather(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DNS comes back."""
+    """DNS comes back; and a connection that could not be made holds no place, or the third put would wait for ever."""
 
     async def resolve(_: str, __: int) -> tuple[Address, ...]:
         raise socket.gaierror("no DNS")
 
     monkeypatch.setattr(pool, "resolve", resolve)
-    async with listening() as server, opened(server) as store:
-        with pytest.raises(TransientError) as caught:
-            await store.put("key", b"body", {})
-        assert caught.value.reason == "connection"
+    async with listening() as server, opened(server, connections_max=2) as store:
+        for _ in range(4):
+            with pytest.raises(TransientError) as caught:
+                await store.put("key", b"body", {})
+            assert caught.value.reason == "connection"
