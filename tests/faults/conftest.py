@@ -14,12 +14,17 @@ from tests.fakes.s3 import FakeS3
 from tests.fakes.s3_adversary import Adversary
 from tests.harness.adverse import Adverse
 from tests.harness.broker import Topic
-from tests.harness.durations import SWITCH, Durations, chosen
+from tests.harness.durations import SHORT, SWITCH, Durations, chosen
 from tests.harness.pipeline import Pipeline
 from tests.harness.processes import Processes
 
 S3_CLIENTS = ["aiobotocore", "wire"]
 """Values of S3_CLIENT that the S3 faults are run over, one after the other."""
+
+ONE_CLIENT_IN_SHORT = {"test_s3_refuses.py": "aiobotocore", "test_s3_refuses_one.py": "aiobotocore"}
+"""Files that the short form runs on this client alone: they are of what the uploader makes of an error, and the store's
+contract suite has both clients raise the same ones. `test_wire_*` run on the wire client alone there: what the library
+under the other one does changes with its version only."""
 
 
 def pytest_report_header() -> str:
@@ -27,12 +32,23 @@ def pytest_report_header() -> str:
     return f"faults: {chosen().form} form (the long one: {SWITCH}=long)"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every fault test its limit."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give every fault test its limit; in the short form, leave out what the other client proves as well."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.timeout(chosen().test_limit_s, method="signal"))
+    if chosen() is SHORT:
+        left_out = [item for item in items if here in item.path.parents and _only_in_the_long_form(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _only_in_the_long_form(item: pytest.Item) -> bool:
+    name = item.path.name
+    alone = ONE_CLIENT_IN_SHORT.get(name, "wire" if name.startswith("test_wire_") else "")
+    client = item.callspec.params.get("s3_client", alone) if hasattr(item, "callspec") else alone
+    return bool(alone) and client != alone
 
 
 @pytest.hookimpl(tryfirst=True)

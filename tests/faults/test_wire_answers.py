@@ -229,7 +229,7 @@ async def test_a_second_answer_is_nobodys(wire: Adverse, second: bytes, apart: b
             wire.server.then(stores(after=second, apart=apart))
             await wire.put(store, f"key-{number}")
             if apart:  # before the next request is there: in the same moment it could be that one's, to anybody's eyes
-                await eventually(lambda: not wire.server.alive, "the connection to be closed")
+                await eventually(lambda: not wire.server.alive, "the connection to be closed", deadline_s=5)
             await wire.serves(store, f"next-{number}")
         assert sum(wire.server.accepted.values()) >= 4
 

@@ -7,7 +7,7 @@ import pytest
 from services.uploader.errors import TransientError
 from services.uploader.store import Store
 from tests.fakes.s3_acts import Then, says, stores, together, unanswered
-from tests.fakes.s3_adversary import proof_of, stored
+from tests.fakes.s3_adversary import Request, Wire, proof_of, stored
 from tests.harness.adverse import BODY, Adverse
 from tests.harness.waiting import eventually
 
@@ -89,13 +89,18 @@ async def test_all_kept_connections_die_at_once(wire: Adverse) -> None:
 
 @pytest.mark.parametrize("then", ENDS)
 async def test_closed_under_a_put_that_waited_for_a_place(wire: Adverse, then: Then) -> None:
-    """It is handed a connection that another put has just used, and that is closed: it, too, has a fresh one to go."""
-    async with wire.open(connections_max=1) as store:
-        wire.server.then(stores(apart=True), unanswered(then))
-        async with asyncio.TaskGroup() as group:
-            for key in ("first", "waited"):
-                group.create_task(wire.put(store, key))
-    assert wire.server.keys == ["first", "waited", "waited"]
+    """Handed a connection that another put has just used, and that is closed, it has a fresh one to go, however many
+    wait: never a second used one.
+    """
+
+    async def once(connection: Wire, request: Request) -> None:
+        await (stores(apart=True) if connection.requests == 1 else unanswered(then))(connection, request)
+
+    wire.server.always = once
+    async with wire.open(connections_max=2) as store, asyncio.TaskGroup() as group:
+        for number in range(12):
+            group.create_task(wire.put(store, f"key-{number}"))
+    assert all(len(wire.server.bodies(f"key-{number}")) == 1 for number in range(12))
 
 
 async def test_connections_are_bounded(adverse: Adverse) -> None:
@@ -124,7 +129,9 @@ async def test_cancelled_puts_leave_nothing_behind(adverse: Adverse) -> None:
                 put.cancel()
             await asyncio.gather(*puts, return_exceptions=True)
             assert all(put.cancelled() for put in puts)
-            await eventually(lambda: not adverse.server.alive, "the connections of cancelled puts to be closed")
+            await eventually(
+                lambda: not adverse.server.alive, "the connections of cancelled puts to be closed", deadline_s=5
+            )
         await adverse.serves(store)
     assert adverse.server.bodies("cancelled") == []
 
