@@ -245,6 +245,7 @@ def _producer_factory(settings: IngestSettings, options: dict[str, object]) -> C
         **{**options, "bootstrap_servers": bootstrap_servers},
         client_id="spillway-ingest",
         acks="all",
+        compression_type=None if settings.kafka_compression == "none" else settings.kafka_compression,
         enable_idempotence=False,
         linger_ms=0,
         max_batch_size=_BATCH_BYTES_UNBOUNDED,
