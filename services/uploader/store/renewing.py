@@ -15,7 +15,6 @@ from prometheus_client import Counter
 
 from services.uploader.errors import ClientSetupError, ConfigurationError, StoreError, TransientError
 from services.uploader.store import Store
-from services.uploader.store.deadlines import Deadlines
 from services.uploader.store.renewal import Renew, Renewal
 
 log = logging.getLogger(__name__)
@@ -55,7 +54,6 @@ class RenewingStore:
         self._open_client = open_client
         self._restarts = restarts
         self._renewal = Renewal()
-        self._deadlines = Deadlines()  # of the puts under way, of whichever client
         self._client: _Client | None = None  # None: none could be made so far, and `_unmade` says why
         self._unmade: StoreError = ClientSetupError("credentials", "there is no S3 client yet")
         self._opening = False  # a renewal is under way: one at a time
@@ -70,7 +68,7 @@ class RenewingStore:
         deadline_s = PUT_DEADLINE_S + len(body) / UPLOAD_BYTES_A_SECOND_MIN
         client.puts += 1
         try:
-            with self._deadlines.within(deadline_s):
+            async with asyncio.timeout(deadline_s):
                 await client.store.put(key, body, metadata)
         except TimeoutError as error:
             if client is self._client:
