@@ -139,7 +139,7 @@ def _beside(stand: Stand) -> dict[str, list[int]]:
 
 
 def fill(run: Run, subject: Subject, before: dict[str, float], after: dict[str, float], idle: float) -> None:
-    """Microseconds a payload, by role and of the subject; a failed run keeps the roles' to tell why, and has no figure."""
+    """Microseconds a payload, by role and of the subject; a failed run keeps the roles' and has no figure."""
     if not run.payloads:
         return
     run.role_us = {role: 1e6 * (after[role] - before[role]) / run.payloads for role in after}
