@@ -22,6 +22,7 @@ from tests.harness.broker import Topic
 Rounds = Iterator[Run]
 _WARM_UP_REQUESTS = 200
 _IDLE_S = 1.0
+_IN_FLIGHT_BYTES = 16 << 20  # of all connections: a quarter of MAX_IN_FLIGHT_BYTES, past which ingest refuses
 _RAMP = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0)
 _HEADLINE_PER_S = 1_000_000 / 60
 _HEADLINE_PATIENCE = 2.0  # times its minute: a slow machine's failure is told with its rate, not cut off
@@ -74,7 +75,8 @@ def _sized(context: Context, case: Case, subject: Subject) -> tuple[Load, float]
 
     """
     requests = max(_WARM_UP_REQUESTS // case.payloads, 10)
-    load = Load(requests, case.payloads, case.size_bytes)
+    connections = min(64, max(1, _IN_FLIGHT_BYTES // (case.payloads * case.size_bytes)))
+    load = Load(requests, case.payloads, case.size_bytes, connections=connections)
     for seconds in (case.seconds / 4, case.seconds / 2, case.seconds):
         warm = measure(context.stand, subject, load, context.run(case, subject.name))
         if warm.failed:

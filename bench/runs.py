@@ -139,9 +139,11 @@ def _beside(stand: Stand) -> dict[str, list[int]]:
 
 
 def fill(run: Run, subject: Subject, before: dict[str, float], after: dict[str, float], idle: float) -> None:
-    """Microseconds a payload, by role and of the subject."""
-    if run.failed or not run.payloads:
+    """Microseconds a payload, by role and of the subject; a failed run keeps the roles' and has no figure."""
+    if not run.payloads:
         return
     run.role_us = {role: 1e6 * (after[role] - before[role]) / run.payloads for role in after}
+    if run.failed:
+        return
     own = sum(run.role_us[role] for role in subject.processes)
     run.cpu_us = own - 1e6 * idle * run.seconds / run.payloads

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 func started(t *testing.T) (string, *server) {
@@ -96,6 +97,9 @@ func TestSaysContinueBeforeABodyThatWaitsForIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer connection.Close()
+	if err := connection.SetDeadline(time.Now().Add(20 * time.Second)); err != nil { // a client that waits for ever
+		t.Fatal(err)
+	}
 	io.WriteString(connection, "PUT /b/k HTTP/1.1\r\nHost: s\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
 	reader := bufio.NewReader(connection)
 	if line, _ := reader.ReadString('\n'); line != "HTTP/1.1 100 Continue\r\n" {
