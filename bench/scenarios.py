@@ -52,6 +52,29 @@ class Target:
     at_most: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A figure of one subject in one case, and what it has to be. One of `at_most` and `at_least` is set.
+
+    Attributes:
+        what: its name in the table, with its unit.
+        path: where it stands in the run's document, dots between.
+
+    """
+
+    scenario: str
+    case: str
+    subject: str
+    what: str
+    path: str
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether it is reached."""
+        return (self.at_most is None or value <= self.at_most) and (self.at_least is None or value >= self.at_least)
+
+
 _PEERS = ("go-seed", "go-raw", "one-day")
 _SIZES = {"0.2 KB": 200, "1 KB": 1024, "16 KB": 16 << 10}
 
@@ -146,4 +169,16 @@ TARGETS = (
     Target("replay", "backlog", "replay", "run"),
     Target("scaling", _ONE, "ours-2-ingest", OURS),
     Target("scaling", _ONE, "ours-2-uploaders", OURS),
+)
+
+_MILLION, _DRAIN = "1,000,000 requests", "their drain"
+BOUNDS = (
+    Bound("in-flight", "512 in flight", "wire", "of Little's law", "other.little", at_least=0.9),
+    Bound("in-flight", "512 in flight", "aiobotocore", "of Little's law", "other.little", at_least=0.9),
+    Bound("ramp", "70% of it", "ours-ingest", "99th percentile, ms", "report.latency_ms.p99", at_most=25),
+    Bound("ramp", "saturated (closed loop)", "ours-ingest", "memory of ingest, MiB", "peaks_mib.ingest", at_most=150),
+    Bound("upload", "plain HTTP", "ours-uploader", "memory of the uploader, MiB", "peaks_mib.uploader", at_most=200),
+    # The last of them is due at the end of the minute, and its answer a moment later.
+    Bound("headline", _MILLION, "ours-ingest", "seconds to the last ack", "report.seconds", at_most=61),
+    Bound("headline", _DRAIN, "ours-uploader", "seconds to the last object", "other.whole_s", at_most=60),
 )

@@ -1,10 +1,11 @@
 """The result as Markdown: one table of the figures to reach, and one a scenario. Pure."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from bench.ratios import Spread, ratio, spread
 from bench.runs import Run
-from bench.scenarios import SCENARIOS, TARGETS, Scenario, Target
+from bench.scenarios import BOUNDS, SCENARIOS, TARGETS, Bound, Scenario, Target
 
 _BESIDE = ("broker", "sink", "load")
 
@@ -44,6 +45,34 @@ def targets(runs: Sequence[Run]) -> list[str]:
         "| what | CPU of / CPU of | ratio | spread | rounds | to reach | reached |",
         "|---|---|---|---|---|---|---|",
     ]
+    return [*head, *rows] if rows else []
+
+
+def value(run: Run, bound: Bound) -> float | None:
+    """The figure that a bound is about; None where the run has none."""
+    found: Any = run.document()
+    for name in bound.path.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return None if found is None or run.failed else float(found)
+
+
+def bounds(runs: Sequence[Run]) -> list[str]:
+    """The table of figures that are no ratios."""
+    rows = []
+    for bound in BOUNDS:
+        group = [
+            run for run in runs if (run.scenario, run.case, run.subject) == (bound.scenario, bound.case, bound.subject)
+        ]
+        values = [found for run in group if (found := value(run, bound)) is not None]
+        wanted = f"≤ {bound.at_most:g}" if bound.at_most is not None else f"≥ {bound.at_least:g}"
+        name = f"| {bound.scenario}, {bound.case} | {bound.subject} | {bound.what}"
+        if values:
+            found = spread(values)
+            reached = "yes" if bound.holds(found.median) else "**no**"
+            rows.append(f"{name} | {found.median:.3g} | {found.low:.3g} to {found.high:.3g} | {wanted} | {reached} |")
+        elif group:
+            rows.append(f"{name} | failed | | {wanted} | **no** |")
+    head = ["| what | of | figure | median | spread | to reach | reached |", "|---|---|---|---|---|---|---|"]
     return [*head, *rows] if rows else []
 
 
@@ -103,7 +132,7 @@ def _more(runs: Sequence[Run]) -> str:
 
 def document(runs: Sequence[Run], skipped: dict[str, str]) -> str:
     """All of it."""
-    lines = [*targets(runs), ""]
+    lines = [*targets(runs), "", *bounds(runs), ""]
     for scenario in SCENARIOS:
         lines += scenario_table(scenario, runs)
     lines += [f"Skipped: {subject}: {reason}" for subject, reason in skipped.items()]

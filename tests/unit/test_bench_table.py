@@ -9,7 +9,7 @@ from bench.plots import plots
 from bench.results import Result, merged, read
 from bench.runs import Run
 from bench.scenarios import SCENARIOS, TARGETS
-from bench.table import document, figure, scenario_table, targets
+from bench.table import bounds, document, figure, scenario_table, targets
 
 CASE = "1 payload a request"
 
@@ -106,3 +106,31 @@ def test_a_scenario_that_runs_again_replaces_all_of_its_old_runs() -> None:
     """Only ratios of one run count: old and new runs of one scenario never meet."""
     put = Run("put", "TLS", "wire")
     assert merged([*RUNS, put], [run("ours", 1)]) == [put, run("ours", 1)]
+
+
+def bounded(seconds: float, **given: object) -> Run:
+    """The headline's run, that took so long."""
+    return Run("headline", "1,000,000 requests", "ours-ingest", report={"seconds": seconds}, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("seconds", "reached"), [(60.4, "yes"), (61.0, "yes"), (61.1, "**no**"), (109.0, "**no**")])
+def test_a_figure_that_is_no_ratio_has_its_bound(seconds: float, reached: str) -> None:
+    """A million in 109 s is no million a minute, however clean its answers are."""
+    (row,) = bounds([bounded(seconds)])[2:]
+    assert row.endswith(f"| ≤ 61 | {reached} |")
+
+
+def test_a_bound_from_below() -> None:
+    """Little's law wants at least nine tenths."""
+    runs = [
+        Run("in-flight", "512 in flight", "wire", number, other={"little": 0.8 + number / 10}) for number in (0, 1, 2)
+    ]
+    (row,) = bounds(runs)[2:]
+    assert row.endswith("| 0.9 | 0.8 to 1 | ≥ 0.9 | yes |")
+
+
+def test_a_failed_run_reaches_no_bound() -> None:
+    """Also where its figure would."""
+    (row,) = bounds([bounded(59, failed="1 of 2 acknowledged")])[2:]
+    assert "| failed |" in row
+    assert row.endswith("| **no** |")
