@@ -45,19 +45,19 @@ class Deadline:
 
 
 class Deadlines:
-    """Those of one store. Lives on the event loop's thread."""
+    """Those of one store. Made and used on one loop."""
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._under_way: set[Deadline] = set()
         self._timer_due_s = math.inf  # when the timer is due; infinity: there is none
         self._timer: asyncio.TimerHandle | None = None
 
     def within(self, timeout_s: float) -> Deadline:
         """A deadline `timeout_s` seconds from now, for `with` in the current task."""
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
+        task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 - a coroutine of ours always runs in a task
-        return Deadline(self, loop.time() + timeout_s, task)
+        return Deadline(self, self._loop.time() + timeout_s, task)
 
     def begin(self, deadline: Deadline) -> None:
         """Watch it. For `Deadline`."""
@@ -73,11 +73,11 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_due_s = due_s
-        self._timer = asyncio.get_running_loop().call_at(due_s, self._expire)
+        self._timer = self._loop.call_at(due_s, self._expire)
 
     def _expire(self) -> None:
         self._timer, self._timer_due_s = None, math.inf
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._loop.time()
         for deadline in [each for each in self._under_way if each.due_s <= now_s]:
             self._under_way.discard(deadline)
             deadline.expire()
