@@ -112,7 +112,6 @@ class Partition:
 
     def __init__(self, tp: TopicPartition, sink: Sink, group: asyncio.TaskGroup) -> None:
         self.tp = tp
-        self._number = str(tp.partition)
         self.window = Window()
         self.positioned = False  # True once it is known where to start: only then it may be polled
         self.committed: int | None = None  # the group's commit of this partition, as far as this assignment knows
@@ -217,7 +216,7 @@ class Partition:
                     body,
                     {
                         "spillway-topic": record.topic,
-                        "spillway-partition": self._number,
+                        "spillway-partition": str(record.partition),  # a redriven one's own, and not that of its letter
                         "spillway-offset": str(record.offset),
                         "spillway-id": record.id,
                     },

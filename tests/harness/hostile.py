@@ -39,6 +39,7 @@ _FILES = 8192
 _CODE = re.compile(rb'"code":\s*"([a-z_]+)"')
 _GZIP = "Content-Encoding: gzip"
 _LAST = "Connection: close"
+VERSION = b"hostile"  # of their collections, by which the records of those that were written are known
 _HELD = "held"
 _CLOSED = "closed"
 
@@ -147,17 +148,17 @@ def zstd_bomb(size_bytes: int = BOMB_BYTES) -> bytes:
 
 @functools.cache
 def _many() -> bytes:
-    return b'{"version":"1","data":[' + b",".join([b"1"] * 10_000) + b"]}"
+    return b'{"version":"' + VERSION + b'","data":[' + b",".join([b"1"] * 10_000) + b"]}"
 
 
 @functools.cache
 def _large() -> bytes:
     item = b'"' + b"x" * 1_000_000 + b'"'
-    return b'{"version":"1","data":[' + b",".join([item] * 16) + b"]}"
+    return b'{"version":"' + VERSION + b'","data":[' + b",".join([item] * 16) + b"]}"
 
 
-_SMALL = b'{"version":"1","data":[1]}'
-_CUT = b'{"version":"1","data":["'
+_SMALL = b'{"version":"' + VERSION + b'","data":[1]}'
+_CUT = b'{"version":"' + VERSION + b'","data":["'
 
 # What is sent as fast as it can be, given the headers that all have: of each kind.
 _OPENINGS: dict[Kind, Callable[[Sequence[str]], bytes]] = {

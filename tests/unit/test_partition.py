@@ -1,6 +1,7 @@
 """One partition's queue and workers over a store that breaks by script; the window is the real one."""
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from services.uploader.errors import TransientError
 from services.uploader.health import StoreHealth
 from services.uploader.keys import DEFAULT_TEMPLATE, KeyTemplate
 from services.uploader.limiter import Limiter
-from services.uploader.partition import Partition, Sink, held_bytes
+from services.uploader.partition import Partition, Sink, held_bytes, read_record
 from services.uploader.retry import Backoff
 from services.uploader.settings import UploaderSettings
 from services.uploader.upload_limit import UploadLimit
@@ -105,6 +106,18 @@ async def test_everything_admitted_is_stored_and_committable() -> None:
         admit(b.partition, range(0, 200, 2))
         await b.until(lambda: b.partition.window.committable == 199)
         assert len(b.store.shelf) == 100
+
+
+async def test_an_object_tells_where_its_payload_came_from() -> None:
+    """A redriven record is read from a letter: its own partition and offset, and not those of the letter."""
+    async with bench() as b:
+        own = dataclasses.replace(b.partition._sink, read=lambda raw: read_record(raw)._replace(partition=7, offset=42))
+        b.partition._sink = own
+        admit(b.partition, [0])
+        await b.until(lambda: b.partition.window.committable == 1)
+        (versions,) = b.store.shelf.versions().values()
+        told = versions[0].metadata
+        assert (told["spillway-partition"], told["spillway-offset"]) == ("7", "42")
 
 
 async def test_a_records_age_is_counted_once_when_it_is_stored() -> None:
