@@ -63,7 +63,7 @@ def bounds(runs: Sequence[Run]) -> list[str]:
         group = [
             run for run in runs if (run.scenario, run.case, run.subject) == (bound.scenario, bound.case, bound.subject)
         ]
-        values = [figure for run in group if (figure := value(run, bound)) is not None]
+        values = [one for run in group if (one := value(run, bound)) is not None]
         wanted = f"≤ {bound.at_most:g}" if bound.at_most is not None else f"≥ {bound.at_least:g}"
         name = f"| {bound.scenario}, {bound.case} | {bound.subject} | {bound.what}"
         if values:

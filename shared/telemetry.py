@@ -77,7 +77,7 @@ class ReadinessCollector(Collector):
             yield family
 
 
-class Tally:
+class PlainHistogram:
     """A histogram without labels as plain numbers, told in half a microsecond: prometheus_client's takes a lock a
     bucket and a sum, which at a thousand puts a second costs more than a put's own bookkeeping.
 
@@ -110,13 +110,13 @@ class Tally:
 
 
 class PutsCollector(Collector):
-    """What is counted of every put of the uploader, as plain numbers; see `Tally`."""
+    """What is counted of every put of the uploader, as plain numbers; see `PlainHistogram`."""
 
     def __init__(self, prefix: str) -> None:
         self.stored = self.failed = 0  # attempts
         self.stored_bytes = self.failed_bytes = 0  # of their bodies
-        self.seconds = Tally(f"{prefix}_upload_seconds", "One put attempt, also a failed one", _SECONDS)
-        self.age_seconds = Tally(
+        self.seconds = PlainHistogram(f"{prefix}_upload_seconds", "One put attempt, also a failed one", _SECONDS)
+        self.age_seconds = PlainHistogram(
             f"{prefix}_stored_age_seconds",
             "Age of a record when it was stored: since Kafka's time stamp of it",
             _AGES,
