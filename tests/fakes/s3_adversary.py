@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote
+from weakref import WeakSet
 
 from tests.fakes.script import Shelf
+from tests.harness import connections
 
 BUCKET = "bucket"
 _HEAD_BYTES_MAX = 64 * 1024
@@ -169,7 +171,8 @@ class Adversary:
         self.port = port
         self._tls = tls
         self._servers: dict[str, asyncio.Server] = {}
-        self._serving: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}  # by its connection
+        self._connections: WeakSet[asyncio.StreamWriter] = WeakSet()
+        self._serving: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="adversary", daemon=True)
 
@@ -182,7 +185,7 @@ class Adversary:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._run(self._close())
+        self._run(connections.end(self._servers.values(), self._connections))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -237,7 +240,10 @@ class Adversary:
 
     async def _listen(self, host: str) -> None:
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            self._serving[writer] = self._loop.create_task(self._serve(host, reader, writer))
+            self._connections.add(writer)
+            task = self._loop.create_task(self._serve(host, reader, writer))
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
 
         server = await asyncio.start_server(connected, host, self.port, ssl=self._tls, limit=_HEAD_BYTES_MAX)
         self.port = server.sockets[0].getsockname()[1]
@@ -251,15 +257,6 @@ class Adversary:
         for wire in list(self.alive):
             wire.reset()
 
-    async def _close(self) -> None:
-        for server in self._servers.values():
-            server.close()
-        # Also those of asyncio that still shake hands.
-        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-
     async def _serve(self, host: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted[host] += 1
         wire = Wire(self, reader, writer)
@@ -269,7 +266,6 @@ class Adversary:
                 await self._script(wire)
         finally:
             self.alive.discard(wire)
-            del self._serving[writer]
             if not wire.closed:
                 writer.close()
 

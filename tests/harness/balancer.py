@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from deploy.local.ports import LOOPBACK
+from tests.harness import connections
 
 CHECK_EVERY_S = 0.2
 """How often each backend is asked. One bad answer takes it out, one good one brings it back, a slow one is no news:
@@ -61,6 +63,7 @@ class Balancer:
         self._turn = 0
         # Tasks of what passes. Nothing else holds them once both transports have read to the end.
         self._passing: set[asyncio.Task[None]] = set()
+        self._connections: WeakSet[asyncio.StreamWriter] = WeakSet()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._main, name="balancer", daemon=True)
         self._listening = threading.Event()
@@ -91,9 +94,8 @@ class Balancer:
         checks = [asyncio.create_task(self._check(backend)) for backend in self._backends]
         self._listening.set()
         await self._end.wait()
-        for check in checks:
-            check.cancel()
-        server.close()
+        await connections.end((server,), self._connections)
+        assert all(check.done() for check in checks)
 
     async def _check(self, backend: Backend) -> None:
         while True:
@@ -105,6 +107,7 @@ class Balancer:
             await asyncio.sleep(CHECK_EVERY_S)
 
     def _accept(self, client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:
+        self._connections.add(client_out)
         task = asyncio.create_task(self._serve(client_in, client_out))
         self._passing.add(task)
         task.add_done_callback(self._passing.discard)

@@ -9,6 +9,9 @@ import hashlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from weakref import WeakSet
+
+from tests.harness import connections
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -23,12 +26,14 @@ class RawS3:
         self.requests: list[tuple[bytes, bytes]] = []  # head and body
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()  # one a connection
+        self._connections: WeakSet[asyncio.StreamWriter] = WeakSet()
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, closed when its handler is done."""
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self._connections.add(writer)
         self.connections += 1
         self.open += 1
         try:
@@ -41,13 +46,10 @@ class RawS3:
             writer.close()
             self._tasks.discard(task)
 
-    async def close(self) -> None:
-        """End what is still being handled."""
-        while self._tasks:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.wait(self._tasks)
-        await asyncio.sleep(0)  # a transport closes in the next turn of the loop
+    async def close(self, listener: asyncio.Server) -> None:
+        """End the listening, and what is still being handled."""
+        await connections.stop_listening(listener)
+        await connections.cut(set(self._tasks), self._connections)
 
     async def read(self, reader: asyncio.StreamReader) -> bytes:
         """One request; its body."""
@@ -92,9 +94,8 @@ async def listening(
     opened = socket.create_server(("127.0.0.1", port))
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)  # or a slow reader's kernel would read fast
     server.port = opened.getsockname()[1]
-    async with await asyncio.start_server(server.accept, sock=opened, ssl=context) as listener:
-        try:
-            yield server
-        finally:
-            listener.close()
-            await server.close()
+    listener = await asyncio.start_server(server.accept, sock=opened, ssl=context)
+    try:
+        yield server
+    finally:
+        await server.close(listener)
