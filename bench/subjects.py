@@ -91,7 +91,7 @@ def start(stand: Stand, name: str, topic: Topic | None = None, settings: Mapping
         stand: what it stands on.
         name: see the module.
         topic: read by an uploader alone; otherwise each subject gets its own.
-        settings: of our tiers, over the benchmark's.
+        settings: of our tiers, over the benchmark's; of a peer only its group.
 
     Raises:
         Skipped: not on this machine, or not in this version.
@@ -101,7 +101,7 @@ def start(stand: Stand, name: str, topic: Topic | None = None, settings: Mapping
     topic = topic or stand.topic(name)
     form = form_of(name)
     if form is None:
-        return _start_peer(stand, name, topic)
+        return _start_peer(stand, name, topic, {"KAFKA_GROUP_ID": name, **(settings or {})})
     return _start_ours(stand, name, form, {**topic.environment(), **(settings or {})})
 
 
@@ -159,7 +159,7 @@ def _built(name: str) -> Mapping[str, str]:
     return {"skipped": built} if isinstance(built, str) else {"BUILD_DIR": str(built)}
 
 
-def _start_peer(stand: Stand, name: str, topic: Topic) -> Subject:
+def _start_peer(stand: Stand, name: str, topic: Topic, settings: Mapping[str, str]) -> Subject:
     built = _built(name)
     if "skipped" in built:
         raise Skipped(built["skipped"])
@@ -170,6 +170,7 @@ def _start_peer(stand: Stand, name: str, topic: Topic) -> Subject:
         "S3_BUCKET": BUCKET,
         "KAFKA_BOOTSTRAP": topic.bootstrap_servers,
         "KAFKA_TOPIC": topic.name,
+        "KAFKA_GROUP_ID": settings["KAFKA_GROUP_ID"],
     }
     peer = read(FOLDER / name).filled(values)
     process = stand.children.start(name, peer.command, {**CREDENTIALS, **peer.environment})

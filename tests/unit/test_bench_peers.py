@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = sorted(path.parent for path in (ROOT / "bench" / "peers").glob("*/peer.json"))
-PLACEHOLDERS = {"PORT", "S3_ENDPOINT", "S3_BUCKET", "KAFKA_BOOTSTRAP", "KAFKA_TOPIC", "BUILD_DIR"}
+PLACEHOLDERS = {"PORT", "S3_ENDPOINT", "S3_BUCKET", "KAFKA_BOOTSTRAP", "KAFKA_TOPIC", "KAFKA_GROUP_ID", "BUILD_DIR"}
 ROLES = {"end_to_end", "ingest", "uploader"}
 
 each_peer = pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
