@@ -174,10 +174,11 @@ def headline(context: Context, case: Case) -> Rounds:
         yield measure(stand, ingest, load, run)
     finally:
         stand.children.stop(ingest.all_processes())
-    yield _headline_drain(context, case, topic, [warm, run])
+    yield headline_drain(context, case, topic, [warm, run])
 
 
-def _headline_drain(context: Context, case: Case, topic: Topic, written: list[Run]) -> Run:
+def headline_drain(context: Context, case: Case, topic: Topic, written: list[Run]) -> Run:
+    """The headline's second half: what its minute has written, if that is known."""
     run = context.run(dataclasses.replace(case, name="their drain"), f"{case.subjects[0]}-uploader")
     if any(one.failed for one in written):
         run.failed = "not every request was acknowledged: what the topic holds is not known"

@@ -9,8 +9,9 @@ import pytest
 
 from bench.drains import Backlog, checksum_of, drain
 from bench.peer import read
+from bench.rounds import Context, headline_drain
 from bench.runs import Run, fill, judge
-from bench.scenarios import SCENARIOS
+from bench.scenarios import SCENARIOS, Kind
 from bench.stand import Load
 from bench.subjects import Form, Subject, form_of
 
@@ -123,6 +124,23 @@ def test_a_drain_that_stores_something_else_is_no_figure(
     run = drain(stand, Backlog(cast("Any", None), 4, "abc"), "ours-uploader", Run("s", "c", "ours-uploader"))
     assert reason in run.failed
     assert bool(run.failed) == bool(reason)
+
+
+def test_a_minute_that_failed_is_not_drained() -> None:
+    """A request without an answer may be in the topic or not: there is nothing to compare the objects with."""
+    (scenario,) = [scenario for scenario in SCENARIOS if scenario.kind is Kind.HEADLINE]
+    context = Context(cast("Any", None), cast("Any", None), scenario)
+    minute = Run("headline", "1,000,000 requests", "ours-ingest", failed="unanswered at the deadline")
+    found = headline_drain(context, scenario.cases[0], cast("Any", None), [minute])
+    assert "not known" in found.failed
+
+
+def test_every_subject_of_a_drain_has_its_backlog() -> None:
+    """In whole collections of twenty, so that the number that is asked for is the number that is written."""
+    for scenario in SCENARIOS:
+        for case in scenario.cases:
+            assert set(case.records) == (set(case.subjects) if scenario.kind is Kind.DRAIN else set())
+            assert not [count for count in case.records.values() if count % 20]
 
 
 def test_checksums_of_two_loads_are_the_sinks_of_both() -> None:
