@@ -126,6 +126,15 @@ def misstored(stats: Mapping[str, Any], count: int, checksum: str | None) -> str
     return ""
 
 
+def miswritten(records: int, count: int) -> str:
+    """What is wrong with the records of a subject that stores nothing; empty: each payload is one."""
+    return "" if count <= records <= count * (1 + _REPEATED_MAX) else f"{records} records of {count} payloads"
+
+
+def _records(subject: Subject) -> int:
+    return sum(subject.topic.ends().values()) if subject.topic and not subject.stores else 0
+
+
 def measure(stand: Stand, subject: Subject, load: Load, run: Run) -> Run:
     """Send the load, wait for the last object where the subject stores, and fill the run.
 
@@ -137,6 +146,7 @@ def measure(stand: Stand, subject: Subject, load: Load, run: Run) -> Run:
 
     """
     stand.reset()
+    records = _records(subject)
     before, began_s = by_role(stand, subject), time.monotonic()
     try:
         run.report = stand.post(subject.url, load, counted=subject.counted)
@@ -145,6 +155,8 @@ def measure(stand: Stand, subject: Subject, load: Load, run: Run) -> Run:
         run.seconds = time.monotonic() - began_s
         after = by_role(stand, subject)
         run.failed = judge(stand, subject, load, run.report)
+        if not run.failed and not subject.stores:
+            run.failed = miswritten(_records(subject) - records, load.count)
     except BenchError as error:
         run.failed = str(error)
         return run

@@ -47,6 +47,7 @@ class Subject:
         counted: its answer says how many payloads were accepted.
         keeps_bytes: what it stores is byte for byte what was sent.
         stores: it ends in objects.
+        topic: that it was given; the designs without Kafka leave it empty.
 
     """
 
@@ -56,6 +57,7 @@ class Subject:
     keeps_bytes: bool
     stores: bool
     processes: dict[str, list[ServerProcess]] = field(default_factory=dict)
+    topic: Topic | None = None
 
     def pids(self) -> dict[str, list[int]]:
         """By role."""
@@ -101,8 +103,11 @@ def start(stand: Stand, name: str, topic: Topic | None = None, settings: Mapping
     topic = topic or stand.topic(name)
     form = form_of(name)
     if form is None:
-        return _start_peer(stand, name, topic, {"KAFKA_GROUP_ID": name, **(settings or {})})
-    return _start_ours(stand, name, form, {**topic.environment(), **(settings or {})})
+        subject = _start_peer(stand, name, topic, {"KAFKA_GROUP_ID": name, **(settings or {})})
+    else:
+        subject = _start_ours(stand, name, form, {**topic.environment(), **(settings or {})})
+    subject.topic = topic
+    return subject
 
 
 def _start_ours(stand: Stand, name: str, form: Form, common: Mapping[str, str]) -> Subject:

@@ -10,7 +10,7 @@ import pytest
 from bench.drains import Backlog, checksum_of, drain
 from bench.peer import read
 from bench.rounds import Context, headline_drain
-from bench.runs import Run, fill, judge
+from bench.runs import Run, fill, judge, measure
 from bench.scenarios import SCENARIOS, Kind
 from bench.stand import Load
 from bench.subjects import Form, Subject, form_of
@@ -91,6 +91,33 @@ def test_what_is_lost_or_changed_is_no_figure(
     found = judge(stand, subject, Load(2, 2, 1024), {**REPORT, **report})
     assert reason in found
     assert bool(found) == bool(reason)
+
+
+class Writing:
+    """A topic that grows by so many records with each question, and a stand on which four payloads are acknowledged."""
+
+    def __init__(self, records: int) -> None:
+        self.asked, self.records = 0, records
+        self.reset, self.infrastructure = lambda: None, dict
+
+    def ends(self) -> dict[int, int]:
+        """Of two partitions."""
+        self.asked += 1
+        return {0: 7, 1: self.asked * self.records}
+
+    def post(self, *_: object, **__: object) -> dict[str, Any]:
+        """All answered."""
+        return {**REPORT, "cpu_s": 0.0}
+
+
+@pytest.mark.parametrize(("records", "reason"), [(4, ""), (3, "3 records of 4"), (5, "5 records of 4")])
+def test_ingest_that_answers_and_does_not_write_is_no_figure(records: int, reason: str) -> None:
+    """As many records more in the topic as payloads were acknowledged."""
+    writing = cast("Any", Writing(records))
+    subject = Subject("prototype", "", counted=True, keeps_bytes=True, stores=False, topic=writing)
+    found = measure(writing, subject, Load(2, 2, 1024), Run("s", "c", "prototype"))
+    assert reason in found.failed
+    assert bool(found.failed) == bool(reason)
 
 
 @pytest.mark.parametrize(
