@@ -47,7 +47,7 @@ $(PROFILER)/.installed-from-lock: bench.lock
 	@$(PROFILER)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement bench.lock
 	@touch $@
 
-bench: $(STAMP) $(PROFILER)/.installed-from-lock ## our tiers and their peers side by side, about 25 minutes; needs Go; ARGS="put --quick", say
+bench: $(STAMP) $(PROFILER)/.installed-from-lock ## our tiers and their peers side by side, about 20 minutes; needs Go; ARGS="put --quick", say
 	@exec $(BIN)/python -m bench $(ARGS)
 
 $(AUDIT)/.installed-from-lock: audit.lock

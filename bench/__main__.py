@@ -26,6 +26,7 @@ from deploy.local.process import StartError
 DOCS = ROOT / "docs" / "benchmarks"
 _ELSEWHERE = ROOT / ".cache" / "bench" / "result"
 _QUICK_SECONDS = 0.5
+_QUICK_SHARE = 0.1  # of a backlog
 
 
 class _Remembering:
@@ -68,15 +69,15 @@ def chosen(arguments: argparse.Namespace) -> list[Scenario]:
     """The scenarios as the arguments want them."""
     found = []
     for scenario in SCENARIOS:
-        if arguments.scenarios and scenario.name not in arguments.scenarios:
+        if scenario.name not in arguments.scenarios and (arguments.scenarios or scenario.by_request):
             continue
         rounds = 1 if arguments.quick else arguments.rounds or scenario.rounds
         cases = []
         for case in scenario.cases:
             subjects = tuple(name for name in case.subjects if not arguments.subjects or name in arguments.subjects)
-            seconds = min(case.seconds, _QUICK_SECONDS) if arguments.quick else case.seconds
             if subjects:
-                cases.append(dataclasses.replace(case, subjects=subjects, seconds=seconds))
+                short = case.shortened(_QUICK_SECONDS, _QUICK_SHARE) if arguments.quick else case
+                cases.append(dataclasses.replace(short, subjects=subjects))
         if cases:
             found.append(dataclasses.replace(scenario, cases=tuple(cases), rounds=rounds))
     return found

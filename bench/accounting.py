@@ -5,7 +5,6 @@ and a peer behind a shell script count as one.
 """
 
 import contextlib
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -43,11 +42,3 @@ def _peak_kib(pid: int) -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1])
     return 0
-
-
-def idle_share(pids: Iterable[int], seconds: float) -> float:
-    """What these processes use of one core while nobody asks anything of them."""
-    pids = list(pids)
-    began_s, before_s = time.monotonic(), cpu_s(pids)
-    time.sleep(seconds)
-    return (cpu_s(pids) - before_s) / (time.monotonic() - began_s)

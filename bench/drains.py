@@ -1,7 +1,8 @@
 """Runs without a load generator: a backlog that is drained, and a store on its own. Owns how their window is cut.
 
-A drain is measured from the moment that a twentieth of the backlog is stored, so that starting and joining the group
-are left out, to nineteen twentieths or the end of its time: CPU and objects of the same window.
+A drain is measured between two shares of the backlog, a twentieth and nineteen twentieths as a rule, so that starting
+and joining the group are left out: CPU and objects of the same window. It goes on to the last record, and what then
+lies in the sink has to be the backlog, byte for byte.
 """
 
 import json
@@ -9,24 +10,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from bench.accounting import peak_mib
-from bench.processes import ROOT, BenchError, environment, until
-from bench.runs import Run, by_role, fill
+from bench.processes import ROOT, BenchError, environment
+from bench.runs import Run, by_role, drained, fill, misstored
 from bench.stand import Load, Stand
 from bench.subjects import Skipped, Subject, start, supports
 from tests.harness.broker import Topic
 
-BACKLOG = 40_000
 _SIZE_BYTES = 1024
 _A_REQUEST = 20
-_ENDS = 0.05
-_FIRST_S = 120
+_TAIL = 0.05
 _STORE_DEADLINE_S = 60
 
 
-def fill_topic(stand: Stand, count: int = BACKLOG) -> Topic:
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """A topic that waits to be drained: how many records, and the sum of their fingerprints."""
+
+    topic: Topic
+    count: int
+    checksum: str
+
+
+def backlog(stand: Stand, count: int) -> Backlog:
     """A topic with that many payloads, written by an ingest of ours.
 
     Raises:
@@ -41,7 +50,12 @@ def fill_topic(stand: Stand, count: int = BACKLOG) -> Topic:
             raise BenchError(f"{report['payloads']} of {count} payloads written: {report['errors']}")
     finally:
         stand.children.stop(ingest.all_processes())
-    return topic
+    return Backlog(topic, count, report["checksum"])
+
+
+def checksum_of(checksums: list[str]) -> str:
+    """Of several loads together: their sum, as the sink adds, modulo 2^64."""
+    return f"{sum(int(one, 16) for one in checksums) % 2**64:x}"
 
 
 def _started(stand: Stand, topic: Topic, name: str, job: str) -> Subject:
@@ -56,19 +70,15 @@ def _started(stand: Stand, topic: Topic, name: str, job: str) -> Subject:
     return start(stand, name, topic, {"KAFKA_GROUP_ID": job})
 
 
-def drain(
-    stand: Stand, topic: Topic, name: str, run: Run, seconds: float, *, count: int = BACKLOG, whole: bool = False
-) -> Run:
-    """Drain the topic, or as much of it as the time allows.
+def drain(stand: Stand, waiting: Backlog, name: str, run: Run, warm: float = _TAIL) -> Run:
+    """Drain the whole backlog, measured between the two shares of it.
 
     Args:
         stand: where.
-        topic: the backlog.
+        waiting: the backlog.
         name: who drains.
-        run: gets the figures.
-        seconds: at most, from the window's begin.
-        count: records of the backlog.
-        whole: all of it must be stored, else the run has failed.
+        run: gets the figures; `whole_s` counts from the subject's start to the last object.
+        warm: the share of the backlog after which the window begins.
 
     Raises:
         Skipped: there is no such subject.
@@ -76,34 +86,31 @@ def drain(
     """
     stand.reset()
     began_s = time.monotonic()
-    subject = _started(stand, topic, name, f"{name}-{run.round}-{int(time.time() * 1000)}")
-    processes = subject.all_processes()
+    subject = _started(stand, waiting.topic, name, f"{name}-{run.round}-{int(time.time() * 1000)}")
     try:
-        _window(stand, subject, run, seconds, count)
-        if whole:
-            until(lambda: stand.stats()["keys"] >= count, f"{count} objects", seconds, watched=processes)
-            run.other["whole_s"] = time.monotonic() - began_s
+        before, after = _window(stand, subject, run, waiting.count, warm)
+        drained(stand, subject, waiting.count)
+        run.other["whole_s"] = time.monotonic() - began_s
+        stand.children.stop(subject.all_processes())  # what it still has in hand is counted, too
+        run.failed = misstored(stand.stats(), waiting.count, waiting.checksum)
+        fill(run, subject, before, after)
     except BenchError as error:
         run.failed = str(error)
     finally:
-        stand.children.stop(processes)
+        stand.children.stop(subject.all_processes())
     return run
 
 
-def _window(stand: Stand, subject: Subject, run: Run, seconds: float, count: int) -> None:
-    processes = subject.all_processes()
-    until(lambda: stand.stats()["keys"] >= _ENDS * count, "its first objects", _FIRST_S, watched=processes)
+def _window(
+    stand: Stand, subject: Subject, run: Run, count: int, warm: float
+) -> tuple[dict[str, float], dict[str, float]]:
+    drained(stand, subject, int(warm * count))
     before, first, began_s = by_role(stand, subject), stand.stats()["keys"], time.monotonic()
-    until(
-        lambda: stand.stats()["keys"] >= (1 - _ENDS) * count or time.monotonic() - began_s > seconds,
-        "most of the backlog",
-        seconds + _FIRST_S,
-        watched=processes,
-    )
+    drained(stand, subject, int((1 - _TAIL) * count))
     after, last = by_role(stand, subject), stand.stats()["keys"]
     run.seconds, run.payloads = time.monotonic() - began_s, last - first
     run.peaks_mib = {role: max(peak_mib(pid) for pid in pids) for role, pids in subject.pids().items()}
-    fill(run, subject, before, after, 0.0)
+    return before, after
 
 
 def put(stand: Stand, client: str, tls: bool, run: Run, seconds: float) -> Run:
@@ -144,6 +151,8 @@ def _store(stand: Stand, module: str, client: str, run: Run, seconds: float, set
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     run.payloads, run.seconds, run.cpu_us = found.pop("puts"), found.pop("seconds"), found.pop("cpu_us")
     run.other = found
-    if client != "sleep" and stand.stats()["keys"] < run.payloads:
+    if found.get("failed_puts"):
+        run.failed = f"{found['failed_puts']:.0f} puts failed"
+    elif client != "sleep" and stand.stats()["keys"] < run.payloads:
         run.failed = f"{stand.stats()['keys']} keys at the sink of {run.payloads} puts"
     return run

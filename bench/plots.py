@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from bench.ratios import spread
-from bench.runs import Run
+from bench.runs import Run, latencies
 from bench.scenarios import SCENARIOS, Kind
 
 _WIDTH, _LEFT, _BAR, _GAP, _TOP = 760, 250, 20, 8, 54
@@ -24,7 +24,7 @@ def plots(runs: Sequence[Run]) -> dict[str, str]:
         if not mine:
             continue
         if scenario.kind is Kind.RAMP:
-            found[f"{scenario.name}.svg"] = latencies(scenario.title, mine)
+            found[f"{scenario.name}.svg"] = ramp(scenario.title, mine)
         elif scenario.kind in (Kind.END_TO_END, Kind.INGEST, Kind.DRAIN):
             found[f"{scenario.name}.svg"] = bars(scenario.title + ": µs of CPU a payload", medians(mine))
     return found
@@ -60,14 +60,14 @@ def bars(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
     return _svg(_TOP + len(rows) * (_BAR + _GAP) + 6, drawn)
 
 
-def latencies(title: str, runs: Sequence[Run]) -> str:
+def ramp(title: str, runs: Sequence[Run]) -> str:
     """Percentiles at each offered rate, as bars."""
     rows: dict[str, dict[str, float]] = {}
-    for run in runs:
-        latency = run.report.get("latency_ms", {})
-        for name in ("p50", "p99", "p99.9"):
-            if name in latency and run.report.get("sent_late_99_ms") is not None:
-                rows[f"{run.case} ({run.per_s:.0f}/s) {name}"] = {name: latency[name]}
+    for case in dict.fromkeys(run.case for run in runs):
+        group = [run for run in runs if run.case == case]
+        rate = spread([run.per_s for run in group]).median
+        for name, ms in latencies(group).items():
+            rows[f"{case} ({rate:.0f}/s) {name}"] = {name: ms}
     return bars(title + ": milliseconds", rows)
 
 

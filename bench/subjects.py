@@ -47,6 +47,7 @@ class Subject:
         counted: its answer says how many payloads were accepted.
         keeps_bytes: what it stores is byte for byte what was sent.
         stores: it ends in objects.
+        topic: that it was given; the designs without Kafka leave it empty.
 
     """
 
@@ -56,6 +57,7 @@ class Subject:
     keeps_bytes: bool
     stores: bool
     processes: dict[str, list[ServerProcess]] = field(default_factory=dict)
+    topic: Topic | None = None
 
     def pids(self) -> dict[str, list[int]]:
         """By role."""
@@ -91,7 +93,7 @@ def start(stand: Stand, name: str, topic: Topic | None = None, settings: Mapping
         stand: what it stands on.
         name: see the module.
         topic: read by an uploader alone; otherwise each subject gets its own.
-        settings: of our tiers, over the benchmark's.
+        settings: of our tiers, over the benchmark's; of a peer only its group.
 
     Raises:
         Skipped: not on this machine, or not in this version.
@@ -101,8 +103,11 @@ def start(stand: Stand, name: str, topic: Topic | None = None, settings: Mapping
     topic = topic or stand.topic(name)
     form = form_of(name)
     if form is None:
-        return _start_peer(stand, name, topic)
-    return _start_ours(stand, name, form, {**topic.environment(), **(settings or {})})
+        subject = _start_peer(stand, name, topic, {"KAFKA_GROUP_ID": name, **(settings or {})})
+    else:
+        subject = _start_ours(stand, name, form, {**topic.environment(), **(settings or {})})
+    subject.topic = topic
+    return subject
 
 
 def _start_ours(stand: Stand, name: str, form: Form, common: Mapping[str, str]) -> Subject:
@@ -159,7 +164,7 @@ def _built(name: str) -> Mapping[str, str]:
     return {"skipped": built} if isinstance(built, str) else {"BUILD_DIR": str(built)}
 
 
-def _start_peer(stand: Stand, name: str, topic: Topic) -> Subject:
+def _start_peer(stand: Stand, name: str, topic: Topic, settings: Mapping[str, str]) -> Subject:
     built = _built(name)
     if "skipped" in built:
         raise Skipped(built["skipped"])
@@ -170,6 +175,7 @@ def _start_peer(stand: Stand, name: str, topic: Topic) -> Subject:
         "S3_BUCKET": BUCKET,
         "KAFKA_BOOTSTRAP": topic.bootstrap_servers,
         "KAFKA_TOPIC": topic.name,
+        "KAFKA_GROUP_ID": settings["KAFKA_GROUP_ID"],
     }
     peer = read(FOLDER / name).filled(values)
     process = stand.children.start(name, peer.command, {**CREDENTIALS, **peer.environment})

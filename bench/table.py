@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bench.ratios import Spread, ratio, spread
-from bench.runs import Run
+from bench.runs import Run, latencies
 from bench.scenarios import BOUNDS, SCENARIOS, TARGETS, Bound, Scenario, Target
 
 _BESIDE = ("broker", "sink", "load")
@@ -28,6 +28,22 @@ def figure(runs: Sequence[Run], target: Target) -> Spread | None:
     )
 
 
+def wanted(target: Target) -> str:
+    """What a ratio has to be, in words."""
+    if target.at_most is None:
+        return "reported"
+    return f"≤ {target.at_most:g}" + (f", then {target.then:g}" if target.then is not None else "")
+
+
+def reached(target: Target, median: float) -> str:
+    """Whether it is; where there are two steps, which of them."""
+    if target.at_most is None:
+        return ""
+    if median > target.at_most:
+        return "**no**"
+    return "yes" if target.then is None else "both" if median <= target.then else "the first"
+
+
 def targets(runs: Sequence[Run]) -> list[str]:
     """The table of ratios."""
     rows = []
@@ -35,12 +51,9 @@ def targets(runs: Sequence[Run]) -> list[str]:
         found = figure(runs, target)
         if found is None:
             continue
-        wanted = "" if target.at_most is None else f"≤ {target.at_most:g}"
-        reached = "" if target.at_most is None else "yes" if found.median <= target.at_most else "**no**"
-        rows.append(
-            f"| {target.scenario}, {target.case} | {target.over} / {target.under} | {found.median:.3g} "
-            f"| {found.low:.3g} to {found.high:.3g} | {found.count} | {wanted} | {reached} |"
-        )
+        name = f"| {target.scenario}, {target.case} | {target.over} / {target.under}"
+        figures = f"{found.median:.3g} | {found.low:.3g} to {found.high:.3g} | {found.count}"
+        rows.append(f"{name} | {figures} | {wanted(target)} | {reached(target, found.median)} |")
     head = [
         "| what | CPU of / CPU of | ratio | spread | rounds | to reach | reached |",
         "|---|---|---|---|---|---|---|",
@@ -64,14 +77,14 @@ def bounds(runs: Sequence[Run]) -> list[str]:
             run for run in runs if (run.scenario, run.case, run.subject) == (bound.scenario, bound.case, bound.subject)
         ]
         values = [one for run in group if (one := value(run, bound)) is not None]
-        wanted = f"≤ {bound.at_most:g}" if bound.at_most is not None else f"≥ {bound.at_least:g}"
+        limit = f"≤ {bound.at_most:g}" if bound.at_most is not None else f"≥ {bound.at_least:g}"
         name = f"| {bound.scenario}, {bound.case} | {bound.subject} | {bound.what}"
         if values:
             found = spread(values)
-            reached = "yes" if bound.holds(found.median) else "**no**"
-            rows.append(f"{name} | {found.median:.3g} | {found.low:.3g} to {found.high:.3g} | {wanted} | {reached} |")
+            holds = "yes" if bound.holds(found.median) else "**no**"
+            rows.append(f"{name} | {found.median:.3g} | {found.low:.3g} to {found.high:.3g} | {limit} | {holds} |")
         elif group:
-            rows.append(f"{name} | failed | | {wanted} | **no** |")
+            rows.append(f"{name} | failed | | {limit} | **no** |")
     head = ["| what | of | figure | median | spread | to reach | reached |", "|---|---|---|---|---|---|---|"]
     return [*head, *rows] if rows else []
 
@@ -119,11 +132,9 @@ def _peaks(runs: Sequence[Run]) -> str:
 def _more(runs: Sequence[Run]) -> str:
     """Latencies of an open loop, and a scenario's own figures."""
     words = []
-    latency = runs[-1].report.get("latency_ms")
-    if latency:
-        words.append(
-            ", ".join(f"{name} {latency[name]:.1f}" for name in ("p50", "p99", "p99.9") if name in latency) + " ms"
-        )
+    found = latencies(runs)
+    if found:
+        words.append(", ".join(f"{name} {ms:.1f}" for name, ms in found.items()) + " ms")
     for name in runs[0].other:
         median = spread([run.other[name] for run in runs if name in run.other]).median
         words.append(f"{name} {median:.3g}")

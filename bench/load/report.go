@@ -15,6 +15,7 @@ type report struct {
 	Errors      map[string]int `json:"errors"`   // every other outcome, by name
 	Seconds     float64        `json:"seconds"`
 	PerS        float64        `json:"requests_per_s"`
+	Rate        float64        `json:"rate"` // that was asked for; 0: a closed loop
 	LatencyMs   map[string]any `json:"latency_ms"`
 	LateMs      float64        `json:"sent_late_99_ms"` // open loop: from due to sent
 	Checksum    string         `json:"checksum"`        // of the acknowledged payloads, the sum of their fingerprints
@@ -39,7 +40,7 @@ func (t *tallies) report(p plan, tookNs int64) *report {
 	took := float64(tookNs) / 1e9
 	return &report{
 		Requests: t.requests, Payloads: t.payloads, Errors: t.errors, Seconds: took,
-		PerS: float64(t.requests) / took, Checksum: strconv.FormatUint(t.sum, 16),
+		PerS: float64(t.requests) / took, Rate: p.rate, Checksum: strconv.FormatUint(t.sum, 16),
 		LatencyMs: map[string]any{
 			"p50": ms(t.latency.quantile(0.5)), "p90": ms(t.latency.quantile(0.9)), "p99": ms(t.latency.quantile(0.99)),
 			"p99.9": ms(t.latency.quantile(0.999)), "max": ms(t.latency.max),

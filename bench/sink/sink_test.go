@@ -69,6 +69,16 @@ func TestCountsDistinctKeysAndTheirBytes(t *testing.T) {
 	}
 }
 
+func TestAProbeOfTheBucketIsNoObject(t *testing.T) {
+	address, _ := started(t)
+	if answer := put(t, address, "/b/.spillway/probe", "x", nil); answer.StatusCode != 200 || answer.Header.Get("ETag") == "" {
+		t.Fatal(answer)
+	}
+	if got := statsOf(t, address); got.Puts != 0 || got.Keys != 0 || got.Checksum != "0" {
+		t.Fatalf("%+v", got)
+	}
+}
+
 func TestTheEtagIsTheMd5AndChecksumsAreEchoed(t *testing.T) {
 	address, _ := started(t)
 	answer := put(t, address, "/b/k", "hello", map[string]string{"x-amz-checksum-crc32": "NhCmhg=="})

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = sorted(path.parent for path in (ROOT / "bench" / "peers").glob("*/peer.json"))
-PLACEHOLDERS = {"PORT", "S3_ENDPOINT", "S3_BUCKET", "KAFKA_BOOTSTRAP", "KAFKA_TOPIC", "BUILD_DIR"}
+PLACEHOLDERS = {"PORT", "S3_ENDPOINT", "S3_BUCKET", "KAFKA_BOOTSTRAP", "KAFKA_TOPIC", "KAFKA_GROUP_ID", "BUILD_DIR"}
 ROLES = {"end_to_end", "ingest", "uploader"}
 
 each_peer = pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
@@ -53,13 +53,16 @@ def test_a_build_without_its_toolchain_is_skipped_with_one_line(peer: Path, tmp_
 
 
 @each_peer
-def test_modules_of_a_peer_are_pinned(peer: Path) -> None:
-    """A peer is the same program on every machine: exact versions, and hashes where the toolchain knows them."""
+def test_a_peer_is_the_same_program_everywhere(peer: Path) -> None:
+    """Exact versions, hashes where the toolchain knows them, and a build that ends where its own tests fail."""
     if (peer / "go.mod").exists():
         wanted = re.findall(r"^\t(\S+) (v\S+)", (peer / "go.mod").read_text(encoding="utf-8"), re.MULTILINE)
         sums = (peer / "go.sum").read_text(encoding="utf-8")
         assert wanted
         assert not [name for name, version in wanted if f"{name} {version} h1:" not in sums]
+        build = (peer / "build").read_text(encoding="utf-8")
+        assert "\ngo vet . >&2" in build  # on standard error: its last line is the reason why there is no figure
+        assert "\ngo test . >&2" in build
     if (peer / "pom.xml").exists():
         versions = re.findall(r"<(?:camel\.)?version>([^<]+)<", (peer / "pom.xml").read_text(encoding="utf-8"))
         assert versions
