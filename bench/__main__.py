@@ -12,10 +12,11 @@ from pathlib import Path
 
 from bench import flame
 from bench.building import build_tools
+from bench.machine import machine, versions
 from bench.plots import plots
 from bench.processes import ROOT, BenchError
 from bench.progress import Reporter, reporter
-from bench.results import Result, machine, merged, read, versions
+from bench.results import Result, merged, read
 from bench.rounds import run_scenario
 from bench.runs import Run
 from bench.scenarios import SCENARIOS, Scenario

@@ -1,19 +1,12 @@
 """The result of a benchmark as a value, and as JSON: the machine, the versions, every run. Measures nothing."""
 
-import importlib.metadata
 import json
-import os
-import platform
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.runs import Run
-
-_PACKAGES = ("aiokafka", "aiobotocore", "botocore", "aiohttp", "uvicorn", "fastapi", "msgspec", "httptools", "uvloop")
 
 
 @dataclass(slots=True)
@@ -53,37 +46,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _rounded(inner) for name, inner in value.items()}
     return value
-
-
-def machine() -> dict[str, Any]:
-    """What it ran on."""
-    model = ""
-    for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "memory_gib": round(memory_gib),
-        "kernel": platform.release(),
-        "load_before": round(os.getloadavg()[0], 2),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Of what is measured and of what measures."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        found[name] = importlib.metadata.version(name)
-    found["go"] = _said(["go", "env", "GOVERSION"])
-    found["commit"] = _said(["git", "describe", "--always", "--dirty"])
-    return found
-
-
-def _said(argv: list[str]) -> str:
-    if shutil.which(argv[0]) is None:
-        return ""
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
-    return done.stdout.strip()
