@@ -11,12 +11,13 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from services.uploader.errors import ClientSetupError, PoisonRecord, StoreError, TransientError
-from services.uploader.store import addresses, clients, pool, wire
-from services.uploader.store.addresses import Address, Addresses
-from services.uploader.store.answer_reader import ANSWER_BYTES_MAX
+from services.uploader.store import clients, wire
+from services.uploader.store.connections import addresses, pool
+from services.uploader.store.connections.addresses import Address, Addresses
+from services.uploader.store.connections.answer_reader import ANSWER_BYTES_MAX
 from services.uploader.store.options import StoreOptions
 from services.uploader.store.renewing import RenewingStore
-from services.uploader.store.request_head import Template
+from services.uploader.store.signing.request_head import Template
 from shared.telemetry import UploaderMetrics
 from tests.harness.raw_s3 import RawS3, listening, refused, stored
 

@@ -18,21 +18,21 @@ from typing import Any
 from prometheus_client import Counter
 
 from services.uploader.errors import StoreError, TransientError
-from services.uploader.store.answer_reader import Answer
 from services.uploader.store.answers import Refusal, error_of
 from services.uploader.store.botocore_errors import making_error, translate
 from services.uploader.store.checksum import Answered, Checksum
 from services.uploader.store.clients import RAISED, Clients, Opened
-from services.uploader.store.connection import Connection, IdleClosedError
+from services.uploader.store.connections.answer_reader import Answer
+from services.uploader.store.connections.connection import Connection, IdleClosedError
+from services.uploader.store.connections.pool import Pool
+from services.uploader.store.connections.trust import context_of
 from services.uploader.store.existing import Existing
 from services.uploader.store.options import StoreOptions
-from services.uploader.store.pool import Pool
 from services.uploader.store.proof import check, is_md5_etag
-from services.uploader.store.redirect import followed
 from services.uploader.store.renewing import RenewingStore, renewing
-from services.uploader.store.request_head import Identity, RequestHead, Template
-from services.uploader.store.template import template_of
-from services.uploader.store.trust import context_of
+from services.uploader.store.signing.redirect import followed
+from services.uploader.store.signing.request_head import Identity, RequestHead, Template
+from services.uploader.store.signing.template import template_of
 
 CREDENTIALS_KEPT_S = 1.0
 """How long credentials that are not near their end are used without asking the session again."""

@@ -10,8 +10,8 @@ from collections import deque
 
 from services.uploader.errors import ClientSetupError, StoreError, TransientError
 from services.uploader.store import clients
-from services.uploader.store.addresses import Address, Addresses, resolve
-from services.uploader.store.connection import Connection
+from services.uploader.store.connections.addresses import Address, Addresses, resolve
+from services.uploader.store.connections.connection import Connection
 
 BEATS = 20
 """Sweeps within one read time-out: what ends at 10 s may end at 10.5."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import cast
 
 from services.uploader.errors import TransientError
-from services.uploader.store.answer_reader import Answer, AnswerReader, BadAnswerError
+from services.uploader.store.connections.answer_reader import Answer, AnswerReader, BadAnswerError
 
 _JOINED_BYTES_MAX = 64 * 1024
 """Head and body up to here are one piece for the transport: the copy costs less than the second call."""
