@@ -96,10 +96,11 @@ async def test_what_is_no_answer_of_s3_ends_the_put(answer: bytes) -> None:
         await store.put("key", b"good", {})
 
 
+@pytest.mark.parametrize("body_bytes", [1024 * 1024, 8 * 1024 * 1024], ids=["in the kernel", "beyond it"])
 @pytest.mark.parametrize(("status", "said"), [(403, "AccessDenied"), (200, "before it had the whole request")])
-async def test_an_answer_before_the_body_ends_the_put(status: int, said: str) -> None:
+async def test_an_answer_before_the_body_ends_the_put(status: int, said: str, body_bytes: int) -> None:
     """A server need not read what it refuses, but cannot keep it either; the connection is not used again."""
-    body = b"x" * 8 * 1024 * 1024
+    body = b"x" * body_bytes
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
