@@ -73,3 +73,47 @@ async def test_a_name_that_is_not_found_is_weather(monkeypatch: pytest.MonkeyPat
             with pytest.raises(TransientError) as caught:
                 await store.put("key", b"body", {})
             assert caught.value.reason == "connection"
+
+
+async def test_a_dead_address_is_tried_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by each new connection: one that is silent would cost each of them a second."""
+    tries = []
+
+    async def resolve(_: str, port: int) -> tuple[Address, ...]:
+        return tuple(Address(socket.AF_INET, (host, port)) for host in ("127.0.0.2", "127.0.0.1"))
+
+    class Watched(Addresses):
+        def died(self, address: Address, now_s: float) -> None:
+            tries.append(address)
+            super().died(address, now_s)
+
+    monkeypatch.setattr(pool, "resolve", resolve)
+    monkeypatch.setattr(pool, "Addresses", Watched)
+    async with listening() as server:
+        connections = pool.Pool("any", server.port, None, 8)
+        for _ in range(8):
+            await connections.connect()
+        await connections.close()
+    assert len(tries) == 1
+
+
+async def test_what_is_known_is_used_while_dns_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver that does not answer is the usual outage of one: new connections are made all the same."""
+    asked = 0
+
+    async def resolve(_: str, port: int) -> tuple[Address, ...]:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await asyncio.get_running_loop().create_future()
+        return (Address(socket.AF_INET, ("127.0.0.1", port)),)
+
+    monkeypatch.setattr(pool, "resolve", resolve)
+    async with listening() as server, asyncio.timeout(20):
+        connections = pool.Pool("any", server.port, None, 8)
+        await connections.connect()
+        known = connections._addresses
+        known.learn(known.known, asyncio.get_running_loop().time() - 2 * addresses.FRESH_S)
+        await asyncio.gather(*(connections.connect() for _ in range(7)))
+        await connections.close()
+    assert asked == 2  # not again by each, that would wait for each other
