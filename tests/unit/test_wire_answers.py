@@ -1,12 +1,14 @@
 """What a server can answer the wire client, and when: what becomes of the put, and of its connection."""
 
 import asyncio
+import hashlib
 from dataclasses import replace
 
 import pytest
 
 from services.uploader.errors import ClientSetupError, PoisonRecord, StoreError, TransientError
 from services.uploader.store import clients, wire
+from services.uploader.store.checksum import Checksum
 from services.uploader.store.connections.answer_reader import ANSWER_BYTES_MAX
 from services.uploader.store.signing.request_head import Template
 from tests.harness.raw_s3 import listening, refused, stored
@@ -30,6 +32,25 @@ async def test_informational_answers_are_passed_over() -> None:
     async with listening(handle) as server, opened(server) as store:
         with pytest.raises(TransientError, match="1xx"):
             await store.put("key", b"many", {})
+
+
+@pytest.mark.parametrize("checksum", [Checksum.MD5, Checksum.CRC32])
+async def test_white_space_behind_a_header_is_no_part_of_it(checksum: Checksum) -> None:
+    """HTTP allows it: the proof of these bytes stays one, and that of others is not taken for none."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            body = await server.read(reader)
+            kept = b"other" if body == b"lost" else body
+            etag = hashlib.md5(kept, usedforsecurity=False).hexdigest()
+            proof = f'ETag: "{etag}" \t\r\nx-amz-checksum-crc32: {Checksum.CRC32.of(kept)} \t\r\n'
+            writer.write(f"HTTP/1.1 200 OK\r\n{proof}Content-Length: 0\r\n\r\n".encode())
+
+    async with listening(handle) as server, opened(server, checksum=checksum) as store:
+        await store.put("key", b"kept", {})
+        with pytest.raises(TransientError) as caught:
+            await store.put("key", b"lost", {})
+        assert caught.value.reason == "checksum_mismatch"
 
 
 async def test_a_chunked_error_is_read() -> None:
