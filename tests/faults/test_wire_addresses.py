@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from services.uploader.errors import TransientError
-from services.uploader.store import Store, addresses
+from services.uploader.store import Store
+from services.uploader.store.connections import addresses
 from tests.fakes.s3_acts import Then, stores, together
 from tests.fakes.s3_adversary import Adversary
 from tests.harness.adverse import Adverse

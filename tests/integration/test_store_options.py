@@ -159,8 +159,11 @@ async def test_an_object_that_cannot_be_asked_is_no_conflict(
 
 
 async def test_412_without_create_only_is_no_conflict(open_faked: OpenStand) -> None:
-    """Nobody asked for it, so nothing is known."""
+    """Nobody asked for it, so nothing is known: other bytes at the key are to be overwritten, and prove nothing."""
     async with open_faked() as stand:
-        stand.faults.inject(Answer(412, "PreconditionFailed"))
+        await stand.store.put("key", b"other bytes", {})
+        struck = stand.faults.inject(Answer(412, "PreconditionFailed"))
         with pytest.raises(TransientError):
             await stand.store.put("key", BODY, {})
+        struck.heal()
+        await stand.store.put("key", BODY, {})

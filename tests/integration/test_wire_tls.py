@@ -14,7 +14,8 @@ from services.uploader.store.options import StoreOptions
 from services.uploader.store.renewing import RenewingStore
 from shared.telemetry import UploaderMetrics
 from tests.harness.certificates import Authority
-from tests.harness.raw_s3 import RawS3, listening
+from tests.harness.raw_s3 import RawS3, listening, refused, stored
+from tests.harness.waiting import eventually
 
 AUTHORITY, OTHER = Authority("ours"), Authority("another")
 DAY_S = 24 * 3600.0
@@ -68,6 +69,27 @@ async def test_puts_over_tls(bundle: Path, tmp_path: Path) -> None:
             await store.put("key", body, {})
         assert [len(body) for _, body in server.requests] == [0, 4, 3_000_000]
         assert all(b"UNSIGNED-PAYLOAD" in head for head, _ in server.requests)
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize(("status", "said"), [(403, "AccessDenied"), (200, "before it had the whole request")])
+async def test_an_answer_before_the_body_ends_the_put(bundle: Path, tmp_path: Path, status: int, said: str) -> None:
+    """As without TLS, whose transports do not tell what waits behind them: no success, no next put on it."""
+    del bundle
+    body = b"x" * 8 * 1024 * 1024
+    closed = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(stored(body) if status == 200 else refused(status, "AccessDenied"))
+        await writer.drain()
+        await closed.wait()
+
+    async with listening(handle, _server(tmp_path)) as server, store_at(server) as store:
+        with pytest.raises(StoreError, match=said):
+            await store.put("key", body, {})
+        closed.set()
+        await eventually(lambda: server.open == 0, "the connection to be closed")
         assert server.connections == 1
 
 

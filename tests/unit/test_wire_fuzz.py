@@ -18,9 +18,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from services.uploader.errors import StoreError, TransientError
-from services.uploader.store.answer_reader import ANSWER_BYTES_MAX, Answer, AnswerReader, BadAnswerError
 from services.uploader.store.checksum import Answered, Checksum, Verdict, compare
-from services.uploader.store.connection import Connection, IdleClosedError
+from services.uploader.store.connections.answer_reader import ANSWER_BYTES_MAX, Answer, AnswerReader, BadAnswerError
+from services.uploader.store.connections.connection import Connection, IdleClosedError
 from services.uploader.store.proof import check
 from tests.harness.raw_s3 import refused, stored
 

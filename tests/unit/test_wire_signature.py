@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from services.uploader.errors import ConfigurationError
 from services.uploader.store.checksum import Checksum
-from services.uploader.store.request_head import Identity, RequestHead, Template
+from services.uploader.store.signing.request_head import Identity, RequestHead, Template
 
 VISIBLE = st.characters(min_codepoint=0x20, max_codepoint=0x7E)
 # White space within is signed as one space each: chance alone hardly ever makes two in a row.

@@ -13,9 +13,9 @@ from services.uploader.store.checksum import Checksum
 from services.uploader.store.clients import Clients
 from services.uploader.store.options import StoreOptions
 from services.uploader.store.put_parameters import SUM_PARAMETER, every_put
-from services.uploader.store.redirect import followed
-from services.uploader.store.request_head import Identity, RequestHead, Template
-from services.uploader.store.template import refuse_proxy, template_of
+from services.uploader.store.signing.redirect import followed
+from services.uploader.store.signing.request_head import Identity, RequestHead, Template
+from services.uploader.store.signing.template import refuse_proxy, template_of
 from shared.telemetry import UploaderMetrics
 from tests.unit.test_wire_signature import parsed
 

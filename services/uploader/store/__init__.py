@@ -1,4 +1,11 @@
-"""The small protocol between the uploader and an S3 client; one file beside this one a client.
+"""The small protocol between the uploader and an S3 client, and the two clients that S3_CLIENT chooses between.
+
+- the clients: `aiobotocore`, and `wire` with its `connections` and its requests (`signing`); chosen by `opening`;
+- what both share: `options` and `put_parameters` (what a put carries), `answers` (what a refusal means), `checksum` and
+  `proof` (what proves a success), `existing` (what stands at a create-only key), `botocore_errors`, `clients` (makes
+  those of aiobotocore);
+- what is around them: `renewing` and `renewal` (clients that come and go), `deadlines` (the last one of each put);
+- what is asked of a bucket, by the operator's commands alone: `objects` and `found`.
 
 A store is handed bytes and a key and raises `services.uploader.errors` by what is to be done. It never retries itself:
 retries have one place (`services.uploader.retry`), or the limiter would not see SlowDown.

@@ -1,12 +1,15 @@
 """The fast S3 client: PUT and nothing else, on connections of its own (`S3_CLIENT=wire`).
 
-It owns one request a put: signed here, sent on a kept connection, and its answer judged as the reference client
-(`aiobotocore`) judges it, by the same modules. It refuses all else: it reads, lists and deletes nothing, fetches no
+It owns one request a put: signed here (`signing`), sent on a kept connection (`connections`), and its answer judged by
+the modules of the reference client (`aiobotocore`), where decision 19 names no difference. It refuses all else: it
+reads, lists and deletes nothing (an aiobotocore client asks for what stands at a create-only key), fetches no
 credentials (those of aiobotocore's session, which refresh themselves), knows no addressing (botocore shows it), retries
 nothing but a put whose kept connection was closed before a byte of the answer, follows no redirect but a 307 within the
-same bucket of AWS, and does not start where it cannot serve: behind a proxy, on S3 Express. It is proven by a property
-test of every signature against botocore's, by a fuzzer of answers that cuts and bends them at any byte, and by the
-contract and fault suites that both clients pass.
+same bucket of AWS, and does not start where it cannot serve: behind a proxy, on S3 Express. It bounds its connections,
+each wait for one or for a byte, and an answer's bytes; the whole of a put is `renewing`'s to end. It is proven by a
+property test of every signature against botocore's, by a fuzzer of answers that cuts and bends them at any byte
+(`tests/unit/test_wire_*`), by an adversary that speaks HTTP, TLS and DNS wrongly (`tests/faults/test_wire_*`), and by
+the contract and fault suites that both clients pass.
 """
 
 import ssl
@@ -18,21 +21,21 @@ from typing import Any
 from prometheus_client import Counter
 
 from services.uploader.errors import StoreError, TransientError
-from services.uploader.store.answer_reader import Answer
 from services.uploader.store.answers import Refusal, error_of
 from services.uploader.store.botocore_errors import making_error, translate
 from services.uploader.store.checksum import Answered, Checksum
 from services.uploader.store.clients import RAISED, Clients, Opened
-from services.uploader.store.connection import Connection, IdleClosedError
+from services.uploader.store.connections.answer_reader import Answer
+from services.uploader.store.connections.connection import Connection, IdleClosedError
+from services.uploader.store.connections.pool import Pool
+from services.uploader.store.connections.trust import context_of
 from services.uploader.store.existing import Existing
 from services.uploader.store.options import StoreOptions
-from services.uploader.store.pool import Pool
 from services.uploader.store.proof import check, is_md5_etag
-from services.uploader.store.redirect import followed
 from services.uploader.store.renewing import RenewingStore, renewing
-from services.uploader.store.request_head import Identity, RequestHead, Template
-from services.uploader.store.template import template_of
-from services.uploader.store.trust import context_of
+from services.uploader.store.signing.redirect import followed
+from services.uploader.store.signing.request_head import Identity, RequestHead, Template
+from services.uploader.store.signing.template import template_of
 
 CREDENTIALS_KEPT_S = 1.0
 """How long credentials that are not near their end are used without asking the session again."""

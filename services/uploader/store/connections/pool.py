@@ -10,8 +10,8 @@ from collections import deque
 
 from services.uploader.errors import ClientSetupError, StoreError, TransientError
 from services.uploader.store import clients
-from services.uploader.store.addresses import Address, Addresses, resolve
-from services.uploader.store.connection import Connection
+from services.uploader.store.connections.addresses import Address, Addresses, resolve
+from services.uploader.store.connections.connection import Connection
 
 BEATS = 20
 """Sweeps within one read time-out: what ends at 10 s may end at 10.5."""
@@ -19,8 +19,9 @@ BEATS = 20
 IDLE_BEATS = 24
 """Sweeps until an idle connection is closed: 12 s, below what S3 and the load balancers before its like keep."""
 
-_ADDRESS_SHARE = 3
-"""Each of several addresses has this share of the time of connecting, so that a silent one leaves time for another."""
+_SHARES = 3
+"""Each of several addresses has this share of the time of connecting, so that a silent one leaves time for another; and
+so has DNS, once it has answered."""
 
 
 class Pool:
@@ -74,17 +75,19 @@ class Pool:
             ClientSetupError: the server's certificate is not trusted.
 
         """
-        if self._places < self._connections_max:
-            self._places += 1
-        else:
-            while (connection := await self._wait()) is not None:
-                if not connection.usable:  # closed on the way here, and its place went to the next in the queue
-                    continue
-                if not fresh:
-                    return connection
-                self._all.remove(connection)  # first: so its place stays, and is ours
-                connection.abort()
+        while self._places >= self._connections_max:
+            connection = await self._wait()
+            if connection is None:
                 break
+            if not connection.usable:  # closed on the way here, with its place
+                continue
+            if not fresh:
+                return connection
+            self._all.remove(connection)  # first: so its place stays, and is ours
+            connection.abort()
+            break
+        else:
+            self._places += 1
         try:
             return await self._make()
         except BaseException:
@@ -96,7 +99,9 @@ class Pool:
         self._closed = True
         self._timer.cancel()
         for waiter in self._waiting:
-            waiter.cancel()
+            if not waiter.done():
+                waiter.set_exception(_closed())
+        self._waiting.clear()
         for connection in list(self._all):
             connection.abort()
         self._idle.clear()
@@ -109,7 +114,7 @@ class Pool:
         try:
             return await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():  # it came just as the put was cancelled
+            if not waiter.cancelled() and waiter.exception() is None:  # it came just as the put was cancelled
                 connection = waiter.result()
                 if connection is None:
                     self._free_place()
@@ -119,7 +124,7 @@ class Pool:
 
     async def _make(self) -> Connection:
         if self._closed:
-            raise TransientError("connection", "this S3 client is closed")
+            raise _closed()
         try:
             async with asyncio.timeout(clients.CONNECT_TIMEOUT_S):
                 connection = await self._make_at_any()
@@ -136,7 +141,7 @@ class Pool:
         await self._resolve()
         failure: StoreError | None = None
         addresses = self._addresses.in_turn(self._loop.time())
-        share_s = clients.CONNECT_TIMEOUT_S / (_ADDRESS_SHARE if len(addresses) > 1 else 1)
+        share_s = _share_s() if len(addresses) > 1 else clients.CONNECT_TIMEOUT_S
         for address in addresses:
             try:
                 connection = await self._make_at(address, share_s)
@@ -155,7 +160,7 @@ class Pool:
                 # No socket of ours: uvloop 0.23 closes it, and leaves the number in the object, when the other side
                 # resets within the handshake. Once collected, it would close whatever has that number by then.
                 _, connection = await self._loop.create_connection(
-                    lambda: Connection(self._loop, self._lost),
+                    lambda: Connection(self._loop, self._drop),
                     *address.socket_address[:2],
                     family=address.family,
                     ssl=self._context,
@@ -172,15 +177,17 @@ class Pool:
             if not self._addresses.stale(self._loop.time()):
                 return
             try:
-                self._addresses.learn(await resolve(self._host, self._port), self._loop.time())
-            except OSError as error:
-                if not self._addresses.in_turn(self._loop.time()):
+                # What is known already is used on when DNS is silent, and leaves time to connect to it.
+                async with asyncio.timeout(_share_s() if self._addresses.known else None):
+                    found = await resolve(self._host, self._port)
+            except OSError as error:  # TimeoutError is one
+                if not self._addresses.known:
                     raise TransientError("connection", f"{self._host} is not found: {error}") from error
-
-    def _lost(self, connection: Connection) -> None:
-        self._drop(connection)
+                found = self._addresses.known
+            self._addresses.learn(found, self._loop.time())
 
     def _drop(self, connection: Connection) -> None:
+        """It is gone, or is to be."""
         if connection in self._all:
             self._all.remove(connection)
             connection.abort()
@@ -206,6 +213,14 @@ class Pool:
             else:
                 self._drop(connection)
         self._idle[:] = kept
+
+
+def _share_s() -> float:
+    return clients.CONNECT_TIMEOUT_S / _SHARES
+
+
+def _closed() -> TransientError:
+    return TransientError("connection", "this S3 client is closed")
 
 
 def _of_connecting(error: OSError, where: str) -> StoreError:

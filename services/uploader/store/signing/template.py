@@ -16,7 +16,7 @@ from botocore.utils import get_environ_proxies
 from services.uploader.errors import ConfigurationError
 from services.uploader.store.options import StoreOptions
 from services.uploader.store.put_parameters import SUM_PARAMETER, every_put
-from services.uploader.store.request_head import Template
+from services.uploader.store.signing.request_head import Template
 
 _KEY = "k"
 _BODY = b"b"

@@ -12,10 +12,14 @@ from collections.abc import Callable
 from typing import cast
 
 from services.uploader.errors import TransientError
-from services.uploader.store.answer_reader import Answer, AnswerReader, BadAnswerError
+from services.uploader.store.connections.answer_reader import Answer, AnswerReader, BadAnswerError
 
 _JOINED_BYTES_MAX = 64 * 1024
 """Head and body up to here are one piece for the transport: the copy costs less than the second call."""
+
+_AT_ONCE_BYTES = 8 * 1024
+"""Requests up to here are taken by the other side's system as they are sent: only of larger ones can a part be unsent
+when the answer comes."""
 
 
 class IdleClosedError(Exception):
@@ -32,6 +36,7 @@ class Connection(asyncio.Protocol):
         self._reader = AnswerReader()
         self._waiter: asyncio.Future[Answer] | None = None  # of the request under way
         self._kept = False  # it has carried a request before the one under way
+        self._large = False  # the request under way is more than the other side takes at once
         self._unsent_bytes = 0  # at the last sweep
         self.beats = 0  # sweeps since the last byte, either way; while idle, since the last answer
         self.usable = False  # for another request
@@ -52,6 +57,7 @@ class Connection(asyncio.Protocol):
         self.usable = False
         self.beats = 0
         self._waiter = waiter = self._loop.create_future()
+        self._large = len(body) > _AT_ONCE_BYTES
         if len(body) <= _JOINED_BYTES_MAX:
             self._transport.write(head + body)
         else:
@@ -100,7 +106,7 @@ class Connection(asyncio.Protocol):
         self.beats += 1
         if self._transport is None or self._waiter is None:
             return
-        unsent_bytes = self._transport.get_write_buffer_size() + _in_the_kernel(self._transport)
+        unsent_bytes = _unsent_bytes(self._transport)
         if unsent_bytes != self._unsent_bytes:
             self._unsent_bytes = unsent_bytes
             self.beats = 0
@@ -116,7 +122,7 @@ class Connection(asyncio.Protocol):
 
     def _succeed(self, answer: Answer) -> None:
         assert self._transport is not None  # noqa: S101 - for the type checker
-        unsent = self._transport.get_write_buffer_size() > 0
+        unsent = self._large and _unsent_bytes(self._transport) > 0
         if unsent and answer.status < 300:  # noqa: PLR2004 - HTTP: successes
             self._fail(TransientError("unexpected_answer", "a success of S3 before it had the whole request"))
             return
@@ -139,10 +145,14 @@ class Connection(asyncio.Protocol):
             waiter.set_exception(error)
 
 
-def _in_the_kernel(transport: asyncio.Transport) -> int:
-    """Bytes that the system has taken and the other side has not: megabytes of a large body, and its end, lie there."""
+def _unsent_bytes(transport: asyncio.Transport) -> int:
+    """Bytes that the other side's system has not taken: those of the transport, and those that our system holds.
+
+    The system holds megabytes of a large body, and its end. Over TLS it alone tells: a transport of TLS hands on all
+    that it is given, and says nothing of what then waits for the socket.
+    """
     try:
         queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
     except (OSError, AttributeError):  # no socket, or a system that does not tell
-        return 0
-    return int(struct.unpack("i", queued)[0])
+        queued = bytes(4)
+    return transport.get_write_buffer_size() + int(struct.unpack("i", queued)[0])

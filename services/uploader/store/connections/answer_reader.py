@@ -25,15 +25,15 @@ class BadAnswerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer. Header names in lower case; of two of one name the last."""
+    """A whole answer. Header names in lower case, values as they came; of two of one name the last."""
 
     status: int
     headers: dict[bytes, bytes] = field(default_factory=dict)
     body: bytes = b""
 
     def header(self, name: bytes) -> str:
-        """A header's value; empty where there is none."""
-        return self.headers.get(name, b"").decode("latin-1")
+        """A header's value, without the white space that may follow it; empty where there is none."""
+        return self.headers.get(name, b"").decode("latin-1").rstrip(" \t")
 
     def element(self, name: str) -> str:
         """The text of the first element of that name in an error document; empty where there is none.

@@ -27,32 +27,32 @@ class Addresses:
     """Of one host and port."""
 
     def __init__(self) -> None:
-        self._known: tuple[Address, ...] = ()
+        self.known: tuple[Address, ...] = ()  # as DNS last said
         self._known_s = 0.0
         self._dead: dict[Address, float] = {}  # since when; of known ones only
         self._turn = 0
 
     def stale(self, now_s: float) -> bool:
         """Whether DNS is to be asked."""
-        return not self._known or now_s - self._known_s > FRESH_S
+        return not self.known or now_s - self._known_s > FRESH_S
 
     def learn(self, found: tuple[Address, ...], now_s: float) -> None:
-        """What DNS has said; what it no longer says is forgotten."""
-        self._known, self._known_s = found, now_s
+        """What DNS has said, or what is known as long as it says nothing; what it no longer says is forgotten."""
+        self.known, self._known_s = found, now_s
         self._dead = {address: since_s for address, since_s in self._dead.items() if address in found}
 
     def in_turn(self, now_s: float) -> list[Address]:
         """Every known one, in the order in which to try them: the dead last, the longest dead of those first."""
         self._turn += 1
-        turn = self._turn % max(1, len(self._known))
-        rotated = self._known[turn:] + self._known[:turn]
+        turn = self._turn % max(1, len(self.known))
+        rotated = self.known[turn:] + self.known[:turn]
         dead = {address for address, since_s in self._dead.items() if now_s - since_s < DEAD_S}
         living = [address for address in rotated if address not in dead]
         return living + sorted(dead, key=self._dead.__getitem__)
 
     def died(self, address: Address, now_s: float) -> None:
         """It took no connection."""
-        if address in self._known:
+        if address in self.known:
             self._dead[address] = now_s
 
     def lives(self, address: Address) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from services.uploader.errors import ConfigurationError
-from services.uploader.store.signature import ALGORITHM, UNSIGNED, Signer
+from services.uploader.store.signing.signature import ALGORITHM, UNSIGNED, Signer
 
 _META = "x-amz-meta-"
 _PATTERNS_MAX = 64

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from services.uploader.store.request_head import Template
+from services.uploader.store.signing.request_head import Template
 
 _OF_S3 = re.compile(r"(?:(?P<bucket>[a-z0-9.-]+)\.)?s3(?:[.-][a-z0-9-]+)*\.(?P<service>amazonaws\.com(?:\.cn)?)")
 
