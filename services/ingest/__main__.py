@@ -43,9 +43,10 @@ from services.ingest.workers.place import Alone, AsWorker, Place, bind_to
 from services.ingest.workers.supervisor import Supervisor
 from services.ingest.writers import Writers
 from shared.kafka import check_files, connection_options
+from shared.log import configure_logging
 from shared.ops import Readiness, bind, claim, listen
 from shared.settings import load, stop
-from shared.telemetry import IngestMetrics, configure_logging, process_registry
+from shared.telemetry import IngestMetrics, process_registry
 
 logger = logging.getLogger("spillway.ingest")
 
