@@ -50,6 +50,9 @@ class BoundedConnection(HttpToolsProtocol):
         self._deaf = True
         self._book.leave(self)
         super().connection_lost(exc)
+        if self._last is not None:  # uvicorn tells the request that came last, and that one may only wait for its turn
+            self._last.disconnected = True
+            self._last.message_event.set()
 
     def eof_received(self) -> bool | None:  # type: ignore[override] # uvicorn returns nothing
         """The client sends no more. An answer that is due is still sent: half-closing is allowed (RFC 9112 §9.6)."""

@@ -24,6 +24,8 @@ from tests.harness.http_client import Answer
 from tests.harness.raw_http import PATH, RawClient, post
 from tests.harness.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("loop_factory")
+
 BODY = b'{"version":"1","data":[1,[2]]}'
 KEY = "01890a5d-ac96-774b-bcce-b302099a8057"
 TOLD = (
@@ -179,6 +181,31 @@ async def test_two_in_one_read(ways: Ways) -> None:
         waiting[1].settle(None)
         assert (await client.answer()).headers["x-request-id"] == "second"
         assert ways.quick == 1
+
+
+@pytest.mark.parametrize("followers", [0, 2])
+@pytest.mark.parametrize("target", [PATH, f"{PATH}?a=b"], ids=["short", "long"])
+async def test_nobody_is_answered_on_a_connection_that_is_gone(
+    target: str, followers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its acknowledged collection is no error, whether others wait behind it or not; those are not begun."""
+    waiting: list[Submission] = []
+
+    def submit(submission: Submission) -> None:
+        waiting.append(submission)
+
+    async with front(submit=submit) as served:
+        client = await served.connect()
+        await client.send(post(BODY).replace(PATH.encode(), target.encode(), 1) + post(BODY) * followers)
+        await eventually(lambda: waiting, "the collection")
+        (connection,) = served.server.server_state.connections
+        connection.transport.abort()  # as for a client that takes no answers
+        await eventually(lambda: served.metric("spillway_ingest_connections") == 0, "the end of the connection")
+        waiting[0].settle(None)
+        await eventually(lambda: not served.server.server_state.tasks, "the end of what served it")
+        assert served.admission.in_flight_bytes == 0
+        assert len(waiting) == 1
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_a_client_that_left_costs_nothing_more(ways: Ways) -> None:
