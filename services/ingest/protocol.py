@@ -24,7 +24,7 @@ _HEADERS_MAX = 128  # of a request: in memory each takes 110 bytes beyond its ow
 _FRAMING_SHARE_MAX = 8  # bytes of framing for a byte of the body: chunks of one byte take five
 
 
-class IngestProtocol(BoundedConnection, asyncio.BufferedProtocol):
+class IngestProtocol(BoundedConnection):
     """uvicorn's HTTP/1.1, bounded. What it refuses by itself, it answers with problem documents."""
 
     def __init__(
@@ -60,18 +60,6 @@ class IngestProtocol(BoundedConnection, asyncio.BufferedProtocol):
         self._reserved.release()
         super().connection_lost(exc)
 
-    def get_buffer(self, _sizehint: int) -> memoryview:
-        """Where the next read goes. One for all connections: it is taken out before another reads.
-
-        The event loop's own reads are of 256 KB; fifty clients that come at once with large bodies are then twelve
-        megabytes in one turn of the loop.
-        """
-        return self._book.read_buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes have been read."""
-        self.data_received(bytes(self._book.read_buffer[:nbytes]))
-
     def data_received(self, data: bytes) -> None:
         """Bytes of a request, or of several."""
         if self._deaf:
@@ -86,9 +74,9 @@ class IngestProtocol(BoundedConnection, asyncio.BufferedProtocol):
     def _read(self, data: bytes) -> None:
         """Show the bytes to the parser, until a request waits behind another: then the rest waits, too.
 
-        Piece by piece, except what is known to be one body: a read of 64 KB may hold three thousand requests, and
-        each is an object before it has its turn. How much a connection may hold back is so bounded, and how long it may
-        keep the loop.
+        Piece by piece, except what is known to be one body: a read of 256 KB, uvloop's most, may hold three thousand
+        requests, and each is an object before it has its turn. How much a connection may hold back is so bounded, and
+        how long it may keep the loop.
         """
         start = 0
         self._may_be_usual = True
