@@ -287,6 +287,7 @@ class IngestProtocol(BoundedConnection):
             self._book.unflushed.pop(self, None)  # its moment is that of the last answer
             self._book.unflushed[self] = self._book.now_s()
         if self.transport.is_closing():
+            self._deaf = True  # nothing is begun behind the last answer, also if it came in the same read
             return
         if not self.pipeline:
             if self._held:

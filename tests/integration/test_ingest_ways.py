@@ -280,3 +280,32 @@ async def test_answers_that_nobody_takes_do_not_pile_up(ways: Ways, monkeypatch:
         assert connection.transport.get_write_buffer_size() <= held_bytes
         client.writer.transport.resume_reading()
         assert [(await client.answer()).status for _ in range(asked + 1)] == [200] * (asked + 1)
+
+
+async def test_requests_refused_in_one_read_keep_the_loop_once(ways: Ways) -> None:
+    """Each is answered while the read lasts, and a nested body takes milliseconds to refuse: the others have a task."""
+    nested = (
+        b'{"version":"1","data":' + b"[" * 10_000
+    )  # more than two pieces for the parser: the next head comes in one of its own
+    async with front() as served, await served.connect() as client:
+        await eventually(lambda: served.connections.fresh, "the connection")
+        (connection,) = served.server.server_state.connections
+        connection.data_received(post(nested) * 3)
+        assert ways.quick == 1
+        assert [(await client.answer()).status for _ in range(3)] == [400] * 3
+
+
+@pytest.mark.parametrize("target", [PATH, f"{PATH}?a=b"], ids=["short", "long"])
+async def test_nothing_is_begun_behind_an_answer_that_ends_the_connection(target: str) -> None:
+    """A request that is refused by its head ends it, wherever the next one begins in the read (RFC 9112 §9.6)."""
+    for size in (1, 10_000):
+        refused = post(b"x" * size, "Content-Type: text/plain").replace(PATH.encode(), target.encode(), 1)
+        async with front() as served, await served.connect() as client:
+            await eventually(lambda: served.connections.fresh, "the connection")
+            (connection,) = served.server.server_state.connections
+            connection.data_received(refused + post(BODY))
+            answer = await client.answer()
+            assert (answer.status, answer.headers["connection"]) == (415, "close")
+            assert await client.ended() == b""
+            assert served.submitted == []
+            assert served.metric("spillway_ingest_disconnects_total") == 0  # nobody was waited for
