@@ -68,8 +68,8 @@ class PartitionWriter:
         self._wake.set()
 
     def take_over(self, submission: Submission) -> None:
-        """Queue a collection that waited for another partition, before those that wait here."""
-        self.queue.push_first(submission)
+        """Queue a collection that waited for another partition, among those that wait here by its deadline."""
+        self.queue.insert(submission)
         self.load_bytes += submission.left_bytes
         self._wake.set()
 
