@@ -266,7 +266,7 @@ async def test_answers_of_a_drain_are_the_last_of_their_connections() -> None:
             assert (await idle.ask(post(BODY))).status == 200
             await slow.send(post(BODY)[:-1])
             await head_only.send(post(b"", length=len(BODY)))
-            served.server._on_signal(15)
+            served.server.drain()
             answer = await one.ask(post(BODY))
             assert (answer.status, answer.headers["connection"]) == (200, "close")
             for late in (await slow.answer(), await head_only.answer()):
