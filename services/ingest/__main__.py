@@ -209,10 +209,11 @@ async def _run(
     gc.collect()
     gc.freeze()  # a full collection looks through what requests left, and not all modules too: 3 ms, and not 60
     async with place.seen(readiness, registry, server.drain), _running(background):
-        await place.may_listen(readiness)
-        host, port = api.getsockname()[:2]
-        logger.info("serving", extra={"url": f"http://{host}:{port}{COLLECTIONS_PATH}", "topic": settings.kafka_topic})
-        await server.serve(sockets=[api])
+        if await place.may_listen(readiness):
+            host, port = api.getsockname()[:2]
+            url = f"http://{host}:{port}{COLLECTIONS_PATH}"
+            logger.info("serving", extra={"url": url, "topic": settings.kafka_topic})
+            await server.serve(sockets=[api])
     logger.info("stopped")
 
 
