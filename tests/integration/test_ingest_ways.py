@@ -4,6 +4,7 @@ Which way a request goes depends on how its bytes come. Nothing that a client is
 """
 
 import asyncio
+import json
 import re
 import socket
 import struct
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +21,7 @@ from services.ingest.batching import Submission
 from services.ingest.problems import Code, Problem, retry_after
 from services.ingest.quick import QuickRequest
 from services.ingest.request import USUAL_BYTES_MAX
+from services.ingest.tokens import Tokens, hash_of
 from tests.fuzz.bodies import broken, collections
 from tests.harness.front import Front, front
 from tests.harness.http_client import Answer
@@ -143,7 +146,37 @@ def test_every_way_gives_the_same_answer(
         assert answers == [answers[0]] * len(answers)
         assert written == [written[0]] * len(written)
 
-    asyncio.run(ask_all())
+    uvloop.run(ask_all())
+
+
+def entry(name: str, **more: object) -> dict[str, object]:
+    return {"name": name, "sha256": hash_of(name.encode()).hex(), **more}
+
+
+TOKENS = Tokens.parse(
+    json.dumps([entry("good", folder="own"), entry("off", disabled=True), entry("once", requests_per_s=0.01)]).encode()
+)
+
+
+@pytest.mark.parametrize("place", ["head", "body"])
+@pytest.mark.parametrize(
+    ("secret", "statuses"),
+    [("good", [200, 200]), ("off", [403, 403]), ("nobody", [401, 401]), ("once", [200, 429]), ("", [401, 401])],
+)
+async def test_no_way_spares_a_token_or_its_quota(secret: str, statuses: list[int], place: str, ways: Ways) -> None:
+    """The same answers and the same folder, two times one after the other, whichever way both go."""
+    headers = [f"Authorization: Bearer {secret}"] if place == "head" else []
+    body = BODY if place == "head" else b'{"version":"1","token":"%b","data":[1]}' % secret.encode()
+    seen = []
+    for way in (whole, *LONG_WAYS):
+        async with front({"token_burst_s": 1}, tokens=lambda: TOKENS) as served:
+            answers = [await way(served, await served.connect(), body, headers) for _ in statuses]
+            assert [answer.status for answer in answers] == statuses
+            for answer in answers:
+                answer.headers.pop("retry-after", None)  # a second passes on a busy machine
+            seen.append(([plain(answer) for answer in answers], [record(one) for one in served.submitted]))
+    assert seen == [seen[0]] * len(seen)
+    assert ways.quick == len(statuses)
 
 
 async def test_which_way_a_request_goes(ways: Ways) -> None:
