@@ -114,6 +114,7 @@ class PartitionWriter:
                     logger.exception("a batch failed in an unexpected way", extra={"partition": self.partition})
                     self._fail(parts, Written.UNKNOWN, "something went wrong here")
                 self._parts, self.waiting_since, self.load_bytes = [], None, self.queue.bytes
+            self.load_bytes = 0  # the queue is empty; it may have dropped the rest of a collection that has failed
 
     def expire(self, now_s: float) -> None:
         """Answer whoever's deadline has passed."""
