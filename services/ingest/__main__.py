@@ -43,9 +43,10 @@ from services.ingest.workers.place import Alone, AsWorker, Place, bind_to
 from services.ingest.workers.supervisor import Supervisor
 from services.ingest.writers import Writers
 from shared.kafka import check_files, connection_options
+from shared.log import configure_logging
 from shared.ops import Readiness, bind, claim, listen
 from shared.settings import load, stop
-from shared.telemetry import IngestMetrics, configure_logging, process_registry
+from shared.telemetry import IngestMetrics, process_registry
 
 logger = logging.getLogger("spillway.ingest")
 
@@ -208,10 +209,11 @@ async def _run(
     gc.collect()
     gc.freeze()  # a full collection looks through what requests left, and not all modules too: 3 ms, and not 60
     async with place.seen(readiness, registry, server.drain), _running(background):
-        await place.may_listen(readiness)
-        host, port = api.getsockname()[:2]
-        logger.info("serving", extra={"url": f"http://{host}:{port}{COLLECTIONS_PATH}", "topic": settings.kafka_topic})
-        await server.serve(sockets=[api])
+        if await place.may_listen(readiness):
+            host, port = api.getsockname()[:2]
+            url = f"http://{host}:{port}{COLLECTIONS_PATH}"
+            logger.info("serving", extra={"url": url, "topic": settings.kafka_topic})
+            await server.serve(sockets=[api])
     logger.info("stopped")
 
 

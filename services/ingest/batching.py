@@ -5,10 +5,12 @@ that it is written whole or not at all; only one larger than a batch is cut, and
 bounds of what the broker will measure, so a batch never exceeds the topic's `max.message.bytes`.
 """
 
+import bisect
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from operator import attrgetter
 
 from services.ingest.problems import Code, Problem
 from shared.record import Header
@@ -149,13 +151,14 @@ class PartitionQueue:
         return not self._waiting or self.bytes + size_bytes <= self.bytes_max
 
     def push(self, submission: Submission) -> None:
-        """Add a collection at the end."""
+        """Add a collection that has just come: its deadline is the last."""
         self._waiting.append(submission)
         self.bytes += submission.left_bytes
 
-    def push_first(self, submission: Submission) -> None:
-        """Add a collection at the front: its deadline comes before the others'."""
-        self._waiting.appendleft(submission)
+    def insert(self, submission: Submission) -> None:
+        """Add a collection that has waited elsewhere, in its place by deadline: `due` looks no further than needed."""
+        place = bisect.bisect_left(self._waiting, submission.deadline_s, key=attrgetter("deadline_s"))
+        self._waiting.insert(place, submission)
         self.bytes += submission.left_bytes
 
     def give_away(self, take: Callable[[Submission], bool]) -> None:

@@ -18,8 +18,6 @@ SWEEP_S = 0.25
 """How late a deadline may be kept."""
 FLUSH_S = 5.0
 """Seconds that a client has to take an answer whole, and to close after its last one."""
-READ_BYTES = 64 * 1024
-"""Most that is read of a connection in one turn of the loop."""
 
 _SWEPT_AT_ONCE = 16
 _SILENT_FOR_S = 0.5  # how long a connection that says nothing keeps its place when others need one
@@ -56,7 +54,6 @@ class Connections:
         self._max = settings.max_connections
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
-        self.read_buffer = memoryview(bytearray(READ_BYTES))
         self._open: set[Connection] = set()
         # Each in the order of its moments, which are the values: what stands first is due next.
         self.fresh: dict[Connection, float] = {}  # not a byte has come yet

@@ -16,7 +16,7 @@ from services.ingest.intake import Entry, Intake
 from services.ingest.problems import MEDIA_TYPE, Code, Header, Problem, RefusedError
 from services.ingest.request import read_head
 from services.ingest.settings import IngestSettings
-from shared.telemetry import REQUEST_ID
+from shared.log import REQUEST_ID
 
 logger = logging.getLogger("spillway.ingest.endpoint")
 

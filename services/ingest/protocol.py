@@ -1,32 +1,30 @@
-"""One connection, and what it may cost before its requests reach the application (docs/decisions/0015).
+"""What comes on one connection: read piece by piece, and each request sent its way (docs/decisions/0015, 0020).
 
-Owns the HTTP side that uvicorn leaves open: it has no deadline for a head and no bound on its size, answers nothing
-useful where connections are too many, waits for ever for a client that does not take its answer, and writes its own 400
-into the place of an answer that is still due. What many connections may do together is `connections`'.
+Owns the bounds that uvicorn does not have on a head's size, on what frames a body, and on requests that wait behind one
+another; and which of the two ways a request goes. How a connection begins and ends is `connection`'s.
 """
 
 import asyncio
-import os
 from typing import Any
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
+from services.ingest.connection import BoundedConnection
 from services.ingest.connections import Connections
-from services.ingest.problems import Code, Problem, RefusedError, retry_after
+from services.ingest.problems import Code, Problem, RefusedError
 from services.ingest.quick import QuickRequest, QuickRoute
 from services.ingest.request import is_usual, read_head
-from services.ingest.wire import last_answer, without_upgrade
+from services.ingest.wire import without_upgrade
 
 _PIECE_BYTES = 4096
 _HEADERS_MAX = 128  # of a request: in memory each takes 110 bytes beyond its own, and it may have but four of these
 _FRAMING_SHARE_MAX = 8  # bytes of framing for a byte of the body: chunks of one byte take five
 
 
-class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
+class IngestProtocol(BoundedConnection):
     """uvicorn's HTTP/1.1, bounded. What it refuses by itself, it answers with problem documents."""
 
     def __init__(
@@ -38,8 +36,7 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._book = connections
+        super().__init__(connections, config, server_state, app_state, _loop)
         self._quick = quick
         self._usual: QuickRequest | None = None  # the request under way, as long as it may go the short way
         self._whole: QuickRequest | None = None  # the same when all of it has come, until the parser is done
@@ -51,49 +48,17 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         self._body_bytes = 0  # of the request under way
         self._body_left_bytes = 0  # of what its length says, still to come; below 0 where it says none
         self._framing_bytes = 0  # what came around them, as far as whole reads belong to its body
-        self._last: RequestResponseCycle | None = None  # the request whose application was started last
-        self._deaf = False  # nothing that still comes is looked at
         self._held = b""  # read, and not shown to the parser yet: requests wait behind one another
         self._reserved = connections.admission.open()  # its bytes
 
     # What asyncio calls
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
-        """A client is here: its first request's head is due."""
-        super().connection_made(transport)
-        self.flow = self._gate = _Gate(transport)
-        if self._book.enter(self):
-            self._book.fresh[self] = self._book.now_s()
-        else:
-            detail = "no more connections are taken (MAX_CONNECTIONS)"
-            self._refuse(Problem(Code.TOO_MANY_CONNECTIONS, detail, (retry_after(self._book.room_after_s()),)))
-
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone, or we are done with it."""
-        self._book.leave(self)
-        self._deaf, self._held = True, b""
+        self._held = b""
         self._usual = self._whole = None
         self._reserved.release()
         super().connection_lost(exc)
-
-    def eof_received(self) -> bool | None:  # type: ignore[override] # uvicorn returns nothing
-        """The client sends no more. An answer that is due is still sent: half-closing is allowed (RFC 9112 §9.6)."""
-        if self._answer_is_due() and not self.cycle.more_body:
-            self.cycle.keep_alive = False
-            return True
-        return None
-
-    def get_buffer(self, _sizehint: int) -> memoryview:
-        """Where the next read goes. One for all connections: it is taken out before another reads.
-
-        The event loop's own reads are of 256 KB; fifty clients that come at once with large bodies are then twelve
-        megabytes in one turn of the loop.
-        """
-        return self._book.read_buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes have been read."""
-        self.data_received(bytes(self._book.read_buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request, or of several."""
@@ -109,9 +74,9 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
     def _read(self, data: bytes) -> None:
         """Show the bytes to the parser, until a request waits behind another: then the rest waits, too.
 
-        Piece by piece, except what is known to be one body: a read of 64 KB may hold three thousand requests, and
-        each is an object before it has its turn. How much a connection may hold back is so bounded, and how long it may
-        keep the loop.
+        Piece by piece, except what is known to be one body: a read of 256 KB, uvloop's most, may hold three thousand
+        requests, and each is an object before it has its turn. How much a connection may hold back is so bounded, and
+        how long it may keep the loop.
         """
         start = 0
         self._may_be_usual = True
@@ -161,6 +126,7 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         except httptools.HttpParserUpgrade as stopped:
             return self._without_upgrade() + data[stopped.args[0] :]
         except httptools.HttpParserError as error:
+            self._usual = None  # its body will never come
             self._cannot_go_on(_reason(error))
         else:
             self._watch_head(len(data) if was_in_head and not self._head_ended else 1)
@@ -321,6 +287,7 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
             self._book.unflushed.pop(self, None)  # its moment is that of the last answer
             self._book.unflushed[self] = self._book.now_s()
         if self.transport.is_closing():
+            self._deaf = True  # nothing is begun behind the last answer, also if it came in the same read
             return
         if not self.pipeline:
             if self._held:
@@ -330,112 +297,9 @@ class IngestProtocol(HttpToolsProtocol, asyncio.BufferedProtocol):
         if not self._answer_is_due() and not self._head_bytes:
             self._book.idle[self] = self._book.now_s()
 
-    def shutdown(self) -> None:
-        """The server stops: the answers that are due are the last."""
-        if self._answer_is_due():
-            self._end_after_answers()
-        else:
-            self.close()
-
-    # How a connection ends
-
-    def head_is_late(self) -> None:
-        """The head has had its time."""
-        detail = f"the head took longer than {self._book.head_deadline_s:g} s"
-        self._cannot_go_on(Problem(Code.HEAD_TIMEOUT, detail))
-
-    def holds_output(self) -> bool:
-        """Whether something waits that the client does not take, an answer or the end of the connection."""
-        return self._deaf or self.transport.get_write_buffer_size() > 0
-
-    def close(self) -> None:
-        """Close once what was written has gone out; soon, whatever the client does."""
-        self._deaf = True
-        self.transport.close()
-        if self.transport.get_write_buffer_size():
-            self._book.unflushed.setdefault(self, self._book.now_s())
-
-    def _refuse(self, problem: Problem) -> None:
-        """Answer in place of the application, and end the connection.
-
-        What still comes is read and dropped until the client closes: closing over unread bytes would reset the
-        connection, and the answer would be lost.
-        """
-        request_id = os.urandom(16).hex()
-        self._book.refusals.tell(problem, request_id, self._book.now_s())
-        self._deaf = True
-        self._book.heads.pop(self, None)
-        self.transport.write(last_answer(problem, request_id))
-        if self._book.may_linger():
-            self.transport.write_eof()
-            self._book.unflushed.setdefault(self, self._book.now_s())
-        else:
-            self.transport.close()
-
-    def _cannot_go_on(self, problem: Problem) -> None:
-        """The connection's bytes make no sense from here on.
-
-        An answer that is still due belongs to an earlier request, whose payloads are being written: that client must
-        not hear a 400 in its place. It gets its own, and then the connection ends.
-        """
-        self._deaf = True
-        self._usual = None  # its body will never come
-        self._book.heads.pop(self, None)
-        if not self._answer_is_due():
-            self._refuse(problem)
-        elif self.cycle is not self._last:
-            self._end_after_waiting()
-        elif self.cycle.more_body:  # its own body is what makes no sense
-            self.cycle.disconnected = True
-            self.cycle.waiting_for_100_continue = False  # or uvicorn would write one behind our end
-            self.cycle.message_event.set()
-            if self.cycle.response_started:
-                self.close()
-            else:
-                self._refuse(problem)
-        else:
-            self._end_after_answers()
-
-    def _end_after_waiting(self) -> None:
-        """End with the answers of what waits; of these the last has no turn if its body will never be complete."""
-        if self.cycle.more_body:
-            self.pipeline.popleft()
-        self._end_after_answers()
-
-    def _end_after_answers(self) -> None:
-        last = self.pipeline[0][0] if self.pipeline else self._last
-        if last is not None:
-            last.keep_alive = False
-
-    def _answer_is_due(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
-
     def _head_too_large(self) -> Problem:
         detail = f"the head is over {self._book.head_bytes_max} bytes (MAX_HEAD_BYTES) or {_HEADERS_MAX} headers"
         return Problem(Code.HEAD_TOO_LARGE, detail)
-
-
-class _Gate(FlowControl):
-    """uvicorn's flow control, which opens with every answer and every chunk of a body: not while requests wait."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        super().__init__(transport)
-        self._shut = False
-
-    def shut(self) -> None:
-        """Read no more until `open`, whoever asks."""
-        self._shut = True
-        self.pause_reading()
-
-    def open(self) -> None:
-        """Read again."""
-        self._shut = False
-        self.resume_reading()
-
-    def resume_reading(self) -> None:
-        """Read again, where nothing waits."""
-        if not self._shut:
-            super().resume_reading()
 
 
 def _reason(error: httptools.HttpParserError) -> Problem:

@@ -10,8 +10,6 @@ import contextlib
 import functools
 import logging
 import math
-import os
-import signal
 from collections.abc import Iterator
 
 import uvicorn
@@ -24,12 +22,11 @@ from services.ingest.protocol import IngestProtocol
 from services.ingest.quick import QuickRoute
 from services.ingest.settings import IngestSettings
 from shared.ops import Readiness
+from shared.signals import on_first_signal
 
 logger = logging.getLogger("spillway.ingest.server")
 
 DRAINING = "draining"  # this module's readiness condition: fails from the first signal on
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_EXIT_SIGNAL = 128
 _BODY_GRACE_S = 1.0  # what a body that is on its way gets once the listener is closed
 
 
@@ -69,25 +66,14 @@ class IngestServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle signals on the loop for as long as the server runs."""
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self._on_signal, number)
-        try:
+        with on_first_signal(self.drain):
             yield
-        finally:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
 
     def drain(self) -> None:
-        """What the first SIGTERM does, for who owns the signals instead of this process; again: nothing."""
-        if self._stopping is None:
-            self._on_signal(signal.SIGTERM)
-
-    def _on_signal(self, number: int) -> None:
+        """What the first signal does, also for who owns the signals instead of this process; again: nothing."""
         if self._stopping is not None:
-            logger.warning("second signal: leaving at once", extra={"signal": number})
-            os._exit(_EXIT_SIGNAL + number)  # every other way out waits, for connections or for a frozen broker
-        logger.info("draining", extra={"signal": number, "delay_s": self._drain_delay_s})
+            return
+        logger.info("draining", extra={"delay_s": self._drain_delay_s})
         self._readiness.fail(DRAINING, "shutting down")
         self._connections.last_requests = True
         self._stopping = asyncio.get_running_loop().call_later(self._drain_delay_s, self._stop)

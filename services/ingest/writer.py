@@ -68,8 +68,8 @@ class PartitionWriter:
         self._wake.set()
 
     def take_over(self, submission: Submission) -> None:
-        """Queue a collection that waited for another partition, before those that wait here."""
-        self.queue.push_first(submission)
+        """Queue a collection that waited for another partition, among those that wait here by its deadline."""
+        self.queue.insert(submission)
         self.load_bytes += submission.left_bytes
         self._wake.set()
 
@@ -114,6 +114,7 @@ class PartitionWriter:
                     logger.exception("a batch failed in an unexpected way", extra={"partition": self.partition})
                     self._fail(parts, Written.UNKNOWN, "something went wrong here")
                 self._parts, self.waiting_since, self.load_bytes = [], None, self.queue.bytes
+            self.load_bytes = 0  # the queue is empty; it may have dropped the rest of a collection that has failed
 
     def expire(self, now_s: float) -> None:
         """Answer whoever's deadline has passed."""

@@ -45,9 +45,10 @@ from services.uploader.topics import TopicPlan, ensure_topics
 from services.uploader.upload_limit import UploadLimit
 from shared.kafka import KafkaSettings, check_files
 from shared.kafka_trouble import explain
+from shared.log import configure_logging
 from shared.ops import Readiness, listen, serve_ops
 from shared.settings import EXIT_CONFIGURATION, load, stop
-from shared.telemetry import UploaderMetrics, configure_logging, process_registry
+from shared.telemetry import UploaderMetrics, process_registry
 
 log = logging.getLogger("spillway.uploader")
 

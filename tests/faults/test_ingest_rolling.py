@@ -161,7 +161,7 @@ async def test_an_answer_that_nobody_finds_is_not_made_up() -> None:
     async with front(quick, submit=lambda _: None) as served, await served.connect() as client:
         await client.send(raw_post(envelope(payloads(1))))
         await eventually(lambda: served.submitted, "the request to be taken")
-        served.server._on_signal(signal.SIGTERM)
+        served.server.drain()
         assert await client.ended() == b""
 
 

@@ -1,10 +1,11 @@
-"""The secure broker that the tests of TLS and SASL share, and a way through it from end to end."""
+"""The secure broker that the tests of TLS and SASL share, a way through it from end to end; the product's own loop."""
 
 import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import uvloop
 
 from tests.harness import acls
 from tests.harness.broker import Topic
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
     from deploy.local.s3 import EmbeddedS3
 
 MakeSecured = Callable[..., Secured]
+
+
+@pytest.fixture
+def loop_factory() -> object:
+    """The loop that the product runs on. Its transports are of another make: a write to a closed one is an error."""
+    return uvloop.new_event_loop
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ from tests.harness.front import Front, front
 from tests.harness.raw_http import RawClient, post
 from tests.harness.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("loop_factory")
+
 BODY = b'{"version":"1","data":[{"a":1},"x"]}'
 MAX_BODY = 1024 * 1024
 SMALL = {"max_body_bytes": MAX_BODY, "max_in_flight_bytes": 4 * MAX_BODY}

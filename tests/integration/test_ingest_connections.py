@@ -11,6 +11,8 @@ from tests.harness.front import front
 from tests.harness.raw_http import PATH, post
 from tests.harness.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("loop_factory")
+
 BODY = b'{"version":"1","data":[1]}'
 HEAD_LIMIT = {"max_head_bytes": 4096}
 
@@ -264,7 +266,7 @@ async def test_answers_of_a_drain_are_the_last_of_their_connections() -> None:
             assert (await idle.ask(post(BODY))).status == 200
             await slow.send(post(BODY)[:-1])
             await head_only.send(post(b"", length=len(BODY)))
-            served.server._on_signal(15)
+            served.server.drain()
             answer = await one.ask(post(BODY))
             assert (answer.status, answer.headers["connection"]) == (200, "close")
             for late in (await slow.answer(), await head_only.answer()):

@@ -11,6 +11,8 @@ from tests.harness.front import front
 from tests.harness.raw_http import PATH, post
 from tests.harness.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("loop_factory")
+
 BODY = b'{"version":"1","data":[1]}'
 HEAD_LIMIT = {"max_head_bytes": 4096}
 

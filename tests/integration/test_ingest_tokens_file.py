@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from services.ingest.tokens import TOKEN_PREFIX, InvalidTokensError, Tokens
 from services.ingest.tokens_file import FILE_BYTES_MAX, TokensFile
-from shared.telemetry import IngestMetrics, JsonFormatter
+from shared.log import JsonFormatter
+from shared.telemetry import IngestMetrics
 from tests.harness.waiting import until
 
 DEADLINE_S = 20

@@ -4,6 +4,7 @@ Which way a request goes depends on how its bytes come. Nothing that a client is
 """
 
 import asyncio
+import json
 import re
 import socket
 import struct
@@ -11,18 +12,23 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.ingest import connections
 from services.ingest.batching import Submission
 from services.ingest.problems import Code, Problem, retry_after
 from services.ingest.quick import QuickRequest
 from services.ingest.request import USUAL_BYTES_MAX
+from services.ingest.tokens import Tokens, hash_of
 from tests.fuzz.bodies import broken, collections
 from tests.harness.front import Front, front
 from tests.harness.http_client import Answer
 from tests.harness.raw_http import PATH, RawClient, post
 from tests.harness.waiting import eventually
+
+pytestmark = pytest.mark.usefixtures("loop_factory")
 
 BODY = b'{"version":"1","data":[1,[2]]}'
 KEY = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -140,7 +146,37 @@ def test_every_way_gives_the_same_answer(
         assert answers == [answers[0]] * len(answers)
         assert written == [written[0]] * len(written)
 
-    asyncio.run(ask_all())
+    uvloop.run(ask_all())
+
+
+def entry(name: str, **more: object) -> dict[str, object]:
+    return {"name": name, "sha256": hash_of(name.encode()).hex(), **more}
+
+
+TOKENS = Tokens.parse(
+    json.dumps([entry("good", folder="own"), entry("off", disabled=True), entry("once", requests_per_s=0.01)]).encode()
+)
+
+
+@pytest.mark.parametrize("place", ["head", "body"])
+@pytest.mark.parametrize(
+    ("secret", "statuses"),
+    [("good", [200, 200]), ("off", [403, 403]), ("nobody", [401, 401]), ("once", [200, 429]), ("", [401, 401])],
+)
+async def test_no_way_spares_a_token_or_its_quota(secret: str, statuses: list[int], place: str, ways: Ways) -> None:
+    """The same answers and the same folder, two times one after the other, whichever way both go."""
+    headers = [f"Authorization: Bearer {secret}"] if place == "head" else []
+    body = BODY if place == "head" else b'{"version":"1","token":"%b","data":[1]}' % secret.encode()
+    seen = []
+    for way in (whole, *LONG_WAYS):
+        async with front({"token_burst_s": 1}, tokens=lambda: TOKENS) as served:
+            answers = [await way(served, await served.connect(), body, headers) for _ in statuses]
+            assert [answer.status for answer in answers] == statuses
+            for answer in answers:
+                answer.headers.pop("retry-after", None)  # a second passes on a busy machine
+            seen.append(([plain(answer) for answer in answers], [record(one) for one in served.submitted]))
+    assert seen == [seen[0]] * len(seen)
+    assert ways.quick == len(statuses)
 
 
 async def test_which_way_a_request_goes(ways: Ways) -> None:
@@ -179,6 +215,31 @@ async def test_two_in_one_read(ways: Ways) -> None:
         waiting[1].settle(None)
         assert (await client.answer()).headers["x-request-id"] == "second"
         assert ways.quick == 1
+
+
+@pytest.mark.parametrize("followers", [0, 2])
+@pytest.mark.parametrize("target", [PATH, f"{PATH}?a=b"], ids=["short", "long"])
+async def test_nobody_is_answered_on_a_connection_that_is_gone(
+    target: str, followers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its acknowledged collection is no error, whether others wait behind it or not; those are not begun."""
+    waiting: list[Submission] = []
+
+    def submit(submission: Submission) -> None:
+        waiting.append(submission)
+
+    async with front(submit=submit) as served:
+        client = await served.connect()
+        await client.send(post(BODY).replace(PATH.encode(), target.encode(), 1) + post(BODY) * followers)
+        await eventually(lambda: waiting, "the collection")
+        (connection,) = served.server.server_state.connections
+        connection.transport.abort()  # as for a client that takes no answers
+        await eventually(lambda: served.metric("spillway_ingest_connections") == 0, "the end of the connection")
+        waiting[0].settle(None)
+        await eventually(lambda: not served.server.server_state.tasks, "the end of what served it")
+        assert served.admission.in_flight_bytes == 0
+        assert len(waiting) == 1
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_a_client_that_left_costs_nothing_more(ways: Ways) -> None:
@@ -222,17 +283,62 @@ async def test_an_unexpected_error_is_a_500_and_costs_one_request(ways: Ways, ca
     assert [record.request_id for record in caplog.records if record.exc_info] == ["mine"]  # type: ignore[attr-defined]
 
 
-async def test_answers_that_nobody_takes_do_not_pile_up(ways: Ways) -> None:
-    """A client that asks and never reads: its next request waits, and it is not read on, as on the long way."""
+async def test_answers_that_nobody_takes_do_not_pile_up(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that asks again after each answer and reads none: past the transport's mark the next one is held, on the
+    long way, and no other is begun. Once the client reads, it gets them all.
+    """
+    monkeypatch.setattr(connections, "FLUSH_S", 60.0)  # a busy machine is no client that takes no answers
+    body = b'{"version":"1","data":[%s]}' % b",".join([b"1"] * 5000)  # an answer of 200 KB
     async with front() as served:
         client = await served.connect()
-        body = b'{"version":"1","data":[%s]}' % b",".join([b"1"] * 5000)  # an answer of 200 KB
         client.writer.transport.pause_reading()
-        sending = asyncio.create_task(client.send(post(body) * 400))
-        await eventually(
-            lambda: served.metric("spillway_ingest_connections_closed_total", reason="unread_answer"), "it"
-        )
-        assert len(served.submitted) < 100
-        assert ways.quick >= 1
-        sending.cancel()
-        await asyncio.wait({sending})
+        asked = 0
+
+        async def ask() -> None:
+            nonlocal asked
+            asked += 1
+            await client.send(post(body))
+            await eventually(lambda: len(served.submitted) == asked, "the request")
+
+        await ask()
+        (connection,) = served.server.server_state.connections
+        while not connection.flow.write_paused:
+            await ask()
+        held_bytes = connection.transport.get_write_buffer_size()
+        assert ways.quick == asked
+        await ask()
+        await client.send(post(body))
+        await eventually(lambda: connection.pipeline, "the next to wait")
+        assert (ways.quick, len(served.submitted)) == (asked - 1, asked)
+        assert connection.transport.get_write_buffer_size() <= held_bytes
+        client.writer.transport.resume_reading()
+        assert [(await client.answer()).status for _ in range(asked + 1)] == [200] * (asked + 1)
+
+
+async def test_requests_refused_in_one_read_keep_the_loop_once(ways: Ways) -> None:
+    """Each is answered while the read lasts, and a nested body takes milliseconds to refuse: the others have a task."""
+    nested = (
+        b'{"version":"1","data":' + b"[" * 10_000
+    )  # more than two pieces for the parser: the next head comes in one of its own
+    async with front() as served, await served.connect() as client:
+        await eventually(lambda: served.connections.fresh, "the connection")
+        (connection,) = served.server.server_state.connections
+        connection.data_received(post(nested) * 3)
+        assert ways.quick == 1
+        assert [(await client.answer()).status for _ in range(3)] == [400] * 3
+
+
+@pytest.mark.parametrize("target", [PATH, f"{PATH}?a=b"], ids=["short", "long"])
+async def test_nothing_is_begun_behind_an_answer_that_ends_the_connection(target: str) -> None:
+    """A request that is refused by its head ends it, wherever the next one begins in the read (RFC 9112 §9.6)."""
+    for size in (1, 10_000):
+        refused = post(b"x" * size, "Content-Type: text/plain").replace(PATH.encode(), target.encode(), 1)
+        async with front() as served, await served.connect() as client:
+            await eventually(lambda: served.connections.fresh, "the connection")
+            (connection,) = served.server.server_state.connections
+            connection.data_received(refused + post(BODY))
+            answer = await client.answer()
+            assert (answer.status, answer.headers["connection"]) == (415, "close")
+            assert await client.ended() == b""
+            assert served.submitted == []
+            assert served.metric("spillway_ingest_disconnects_total") == 0  # nobody was waited for

@@ -159,6 +159,20 @@ def test_sigterm_drains_all(make_topic: MakeTopic, processes: Processes) -> None
     assert not [pid for pid in pids if alive(pid)]
 
 
+def test_a_worker_that_comes_into_the_drain_takes_nothing(make_topic: MakeTopic, processes: Processes) -> None:
+    """It was started before the signal, and is only now as far as to listen: the port does not open again."""
+    tier = start_ingest(processes, make_topic(), TWO)
+    victim, survivor = both_ready(tier)
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: set(workers_of(tier)) - {victim, survivor}, "another worker", deadline_s=20)
+    (other,) = set(workers_of(tier)) - {victim, survivor}
+    with stopped(other):
+        tier.process.send(signal.SIGTERM)
+        until(lambda: not alive(survivor), "the first to drain", deadline_s=20)
+    assert tier.process.wait(deadline_s=20) == 0
+    assert [line["message"] for line in log_of(tier)].count("serving") == 2
+
+
 def test_what_waits_for_its_ack_is_answered_by_all(
     own_kafka: EmbeddedKafka, make_topic: MakeTopic, processes: Processes
 ) -> None:

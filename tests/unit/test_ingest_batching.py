@@ -109,6 +109,22 @@ def test_late_collections_are_answered_once() -> None:
     assert queue.bytes == early.left_bytes
 
 
+@given(st.lists(st.integers(0, 30), max_size=8), st.lists(st.integers(0, 30), max_size=8), st.integers(0, 31))
+def test_a_moved_collection_keeps_nobody_waiting(own: list[int], moved: list[int], now_s: int) -> None:
+    """What comes from another partition stands by its deadline: whoever is due is told so, whoever came from where."""
+    queue = PartitionQueue(10_000)
+    waiting = [submission(1, deadline_s=deadline_s) for deadline_s in sorted(own)]
+    for one in waiting:
+        queue.push(one)
+    come = [submission(1, deadline_s=deadline_s) for deadline_s in sorted(moved)]
+    for one in reversed(come):  # as `give_away` offers them
+        queue.insert(one)
+    due = queue.due(float(now_s))
+    assert [one.deadline_s for one in due] == sorted(d for d in (*own, *moved) if d <= now_s)
+    assert [one for one in due if one in come] == come[: sum(d <= now_s for d in moved)]
+    assert queue.bytes == sum(one.left_bytes for one in (*waiting, *come) if one.deadline_s > now_s)
+
+
 @given(st.lists(st.lists(st.integers(0, 300), min_size=1, max_size=12), max_size=12), st.integers(200, 900))
 def test_every_record_goes_once_and_in_order(collections: list[list[int]], limit: int) -> None:
     """Whatever the sizes, every record is taken exactly once, in order, in batches within the limit."""

@@ -168,6 +168,16 @@ async def test_the_rest_of_a_failed_collection_is_not_sent() -> None:
         assert b.client.batches == [1, 3]
 
 
+async def test_the_rest_of_a_failed_collection_is_no_load() -> None:
+    """Or an idle partition would be the last that is chosen, and the one that is filled before it has a batch."""
+    async with bench() as b:
+        told = b.push(LIMIT - 200, LIMIT - 200)
+        await b.client.answer(KafkaConnectionError())
+        assert await codes(told) == ["outcome_unknown"]
+        await turn(lambda: not b.writer.busy)
+        assert b.writer.load_bytes == 0
+
+
 async def test_at_the_deadline_only_what_was_sent_is_unknown() -> None:
     """In flight: 504. Still in the queue: 503, and it is never sent afterwards."""
     async with bench() as b:

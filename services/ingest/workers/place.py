@@ -37,8 +37,8 @@ class Place(Protocol):
         """Be asked how the process is, and told to drain, for as long as the context lasts."""
         ...
 
-    async def may_listen(self, readiness: Readiness) -> None:
-        """Return when it is time to take connections."""
+    async def may_listen(self, readiness: Readiness) -> bool:
+        """Whether to take connections, once it is time to say so; if not, the process is to leave."""
         ...
 
 
@@ -55,8 +55,10 @@ class Alone:
         del drain
         return serve_ops(self._ops, readiness, registry)
 
-    async def may_listen(self, readiness: Readiness) -> None:
+    async def may_listen(self, readiness: Readiness) -> bool:
         """At once."""
+        del readiness
+        return True
 
 
 class AsWorker:
@@ -105,13 +107,16 @@ class AsWorker:
         logger.error("the supervisor has gone: leaving at once")
         os._exit(_EXIT_ORPHAN)
 
-    async def may_listen(self, readiness: Readiness) -> None:
-        """Once it is ready, where others serve meanwhile; but not for ever."""
+    async def may_listen(self, readiness: Readiness) -> bool:
+        """Once it is ready, where others serve meanwhile; but not for ever. Not where the whole has begun to drain: a
+        port that clients have seen close would open again.
+        """
         for _ in range(_LISTEN_LOOKS if self._joins else 0):
             if readiness.ready or self._draining:
                 break
             await asyncio.sleep(_READY_EVERY_S)
-        self._listening = True
+        self._listening = not self._draining
+        return self._listening
 
 
 def bind_to(parent_pid: int) -> None:

@@ -45,7 +45,7 @@ class WorkerProcess:
         self._writer = writer
         self._told = told
         self._started_s = time.monotonic()
-        self._unanswered = 0  # looks since it was asked
+        self._unanswered = 0  # looks since it was asked, or since it closed the channel
         self._answer: asyncio.Future[None] | None = None  # of the question that is on its way
 
     @classmethod
@@ -90,8 +90,8 @@ class WorkerProcess:
         return Standing(self.number, self.pid, last.listening, self._unanswered, last.conditions, last.reasons)
 
     def look(self) -> None:
-        """Ask how it is; or count that it has not said so since the last time."""
-        if self._answer is not None:
+        """Ask how it is; or count that it has not said so since the last time, or can say nothing any more."""
+        if self._answer is not None or self._writer.is_closing():
             self._unanswered += 1
         self.ask()
 
@@ -120,7 +120,7 @@ class WorkerProcess:
                 body = await self._reader.readexactly(body_bytes(await self._reader.readexactly(HEAD_BYTES)))
                 self._take(parsed(body))
         except (asyncio.IncompleteReadError, OSError):
-            pass  # it has closed its end: with its life, since nothing else closes it
+            pass  # it has closed its end, and is about to end; if it does not, `look` counts
         except ValueError:  # msgspec's errors are of this kind
             self.kill()
         finally:

@@ -9,10 +9,8 @@ processes is heard once, here. Where this process dies, the kernel takes the wor
 import asyncio
 import contextlib
 import logging
-import os
-import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from prometheus_client import CollectorRegistry
 
@@ -22,6 +20,7 @@ from services.ingest.workers.figures import MemberCollector, Tally
 from services.ingest.workers.process import WorkerProcess
 from services.ingest.workers.report import Family, families
 from shared.ops import Others, Readiness, serve_ops
+from shared.signals import on_first_signal
 from shared.telemetry import ReadinessCollector, WorkerMetrics, process_registry
 
 logger = logging.getLogger("spillway.ingest.workers")
@@ -30,8 +29,6 @@ LOOK_EVERY_S = 1.0
 ASK_S = 0.5
 """How long an ops route waits for workers; then it tells what they said last."""
 _DRAINING = "draining"
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_EXIT_SIGNAL = 128
 _EXIT_SLACK_S = 10.0  # a worker's own bounds after its drain delay and HTTP_DEADLINE_S: answers taken, client closed
 
 
@@ -71,7 +68,7 @@ class Supervisor:
         others = Others(ask=self._ask, wedged=lambda: late([one.standing for one in self._processes.values()]))
         count = self._settings.ingest_workers
         logger.info("starting workers", extra={"workers": count})
-        with self._signals():
+        with on_first_signal(self._stop):
             async with serve_ops(ops, self._readiness, self._registry, others=others), asyncio.TaskGroup() as group:
                 places = [group.create_task(self._keep(number), name=f"worker {number}") for number in range(count)]
                 looks = group.create_task(self._look(), name="looks")
@@ -188,26 +185,11 @@ class Supervisor:
 
     # -- the end
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self._on_signal, number)
-        try:
-            yield
-        finally:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
-
-    def _on_signal(self, number: int) -> None:
-        if self._stopping.is_set():
-            logger.warning("second signal: leaving at once", extra={"signal": number})
-            os._exit(_EXIT_SIGNAL + number)  # and the workers with it
-        logger.info("draining", extra={"signal": number, "delay_s": self._settings.ingest_drain_delay_s})
-        self._stop()
-
     def _stop(self) -> None:
-        """Tell all workers to drain. Who has not by the bound is killed."""
+        """Tell all workers to drain; again: nothing. Who has not by the bound is killed."""
+        if self._stopping.is_set():
+            return
+        logger.info("draining", extra={"delay_s": self._settings.ingest_drain_delay_s})
         self._readiness.fail(_DRAINING, "shutting down")
         self._stopping.set()
         self._any_served.set()  # who waits for it need not

@@ -1,37 +1,13 @@
-"""What Ctrl-C and SIGTERM mean to a job: the first one ends it cleanly, a second at once."""
+"""A job that a signal has ended: its exit code, and looks that leave nothing half done."""
 
 import asyncio
-import contextlib
-import os
-import signal
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any
+
+from shared.signals import on_first_signal
 
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells count: the job was told to stop, and can be resumed."""
-
-
-@contextlib.contextmanager
-def on_first_signal(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at the first SIGINT or SIGTERM while the context lasts; a second one leaves the process at once."""
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    told = False
-
-    def tell(number: int) -> None:
-        nonlocal told
-        if told:
-            os._exit(128 + number)
-        told = True
-        stop()
-
-    for number in numbers:
-        loop.add_signal_handler(number, tell, number)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 async def until_signal(work: Coroutine[Any, Any, int]) -> int:

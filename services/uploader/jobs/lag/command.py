@@ -18,9 +18,10 @@ from services.uploader.jobs.lag.document import document
 from services.uploader.jobs.lag.questions import UnaskableError, asker_of
 from services.uploader.jobs.lag.table import table, text
 from services.uploader.jobs.lag.view import PipelineView, view_of
-from services.uploader.jobs.signals import EXIT_INTERRUPTED, on_first_signal
+from services.uploader.jobs.signals import EXIT_INTERRUPTED
 from services.uploader.settings import GroupSettings
 from shared.settings import EXIT_CONFIGURATION, describe
+from shared.signals import on_first_signal
 
 SAMPLE_S = 2.0
 SAMPLE_MIN_S, SAMPLE_MAX_S = 0.1, 3600.0

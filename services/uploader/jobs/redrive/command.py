@@ -28,7 +28,7 @@ from services.uploader.jobs.letters.survey import close_range, dead_settings, su
 from services.uploader.jobs.options import GIVE_UP_AFTER_S, OptionsError, Subparsers, bucket, positive
 from services.uploader.jobs.redrive.report import RedrivePlan, RedriveReport
 from services.uploader.jobs.settings import JobSettings
-from services.uploader.jobs.signals import EXIT_INTERRUPTED, on_first_signal, until_signal
+from services.uploader.jobs.signals import EXIT_INTERRUPTED, until_signal
 from services.uploader.jobs.span import Range, Span, group_offsets
 from services.uploader.jobs.storing.replay import Outcome, Replay, Work
 from services.uploader.jobs.storing.sink import JobSink, open_sink
@@ -40,6 +40,7 @@ from services.uploader.store.objects import open_objects
 from services.uploader.store.options import StoreOptions
 from services.uploader.topic_view import TopicView
 from shared.settings import EXIT_CONFIGURATION, describe, stop
+from shared.signals import on_first_signal
 
 log = logging.getLogger("spillway.uploader.redrive")
 

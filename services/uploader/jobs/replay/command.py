@@ -25,7 +25,6 @@ from services.uploader.jobs.replay.plan import Prices, make_plan
 from services.uploader.jobs.replay.report import Report, print_plan, print_report
 from services.uploader.jobs.replay.request import ReplayRequest, request_of
 from services.uploader.jobs.settings import JobSettings
-from services.uploader.jobs.signals import on_first_signal
 from services.uploader.jobs.span import Span, group_offsets
 from services.uploader.jobs.storing.replay import Matches, Outcome, Replay, Work
 from services.uploader.jobs.storing.sink import JobSink, open_sink
@@ -36,6 +35,7 @@ from services.uploader.store.objects import open_objects
 from services.uploader.store.options import StoreOptions
 from services.uploader.topic_view import TopicView
 from shared.settings import EXIT_CONFIGURATION, stop
+from shared.signals import on_first_signal
 
 log = logging.getLogger("spillway.uploader.replay")
 
