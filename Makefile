@@ -24,7 +24,7 @@ run: $(STAMP) ## the whole system on this machine, until Ctrl-C
 	@exec $(BIN)/python -m deploy.local
 
 test: $(STAMP) ## every test, faults in their short form
-	@exec $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@exec $(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 faults: $(STAMP) ## the fault suite in its long form: 20 s a fault, 60 s without S3
 	@SPILLWAY_FAULTS=long exec $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/faults $(ARGS)
