@@ -21,6 +21,7 @@ from services.uploader.errors import StoreError, TransientError
 from services.uploader.store.checksum import Answered, Checksum, Verdict, compare
 from services.uploader.store.connections.answer_reader import ANSWER_BYTES_MAX, Answer, AnswerReader, BadAnswerError
 from services.uploader.store.connections.connection import Connection, IdleClosedError
+from services.uploader.store.connections.outbox import Outbox
 from services.uploader.store.proof import check
 from tests.harness.raw_s3 import refused, stored
 
@@ -37,12 +38,15 @@ class Wire(asyncio.Transport):
         self.protocol: Connection
         self.unsent_bytes = 0
         self.closing = False
+        self.sent = b""
 
     def write(self, data: Any) -> None:
         """Taken at once."""
+        self.sent += data
 
     def writelines(self, list_of_data: Any) -> None:
         """Taken at once."""
+        self.sent += b"".join(list_of_data)
 
     def get_write_buffer_size(self) -> int:
         return self.unsent_bytes
@@ -69,7 +73,7 @@ class Wire(asyncio.Transport):
 def connected(loop: asyncio.AbstractEventLoop, lost: Callable[[Connection], None]) -> tuple[Connection, Wire]:
     """An open connection and its other side."""
     transport = Wire(loop)
-    transport.protocol = Connection(loop, lost)
+    transport.protocol = Connection(loop, Outbox(loop), lost)
     transport.protocol.connection_made(transport)
     return transport.protocol, transport
 
@@ -160,6 +164,7 @@ async def _one_put(data: bytes, cuts: list[int], steps: list[str]) -> None:
     lost: list[Connection] = []
     connection, transport = connected(asyncio.get_running_loop(), lost.append)
     waiter = connection.send(b"head", BODY)
+    await asyncio.sleep(0)  # it leaves
     given = await _take_steps(connection, transport, waiter, pieces_of(data, cuts), steps)
     for _ in range(BEATS_MAX + 2):
         connection.sweep(BEATS_MAX)
@@ -226,6 +231,7 @@ async def _two_puts(first: bytes, between: bytes, second: bytes, cuts: list[int]
     lost: list[Connection] = []
     connection, transport = connected(loop, lost.append)
     waiter = connection.send(b"head", BODY)
+    await asyncio.sleep(0)
     for piece in pieces_of(first, cuts):
         transport.receive(piece)
     assert waiter.done()
@@ -237,6 +243,7 @@ async def _two_puts(first: bytes, between: bytes, second: bytes, cuts: list[int]
         return
     assert not between
     again = connection.send(b"head", BODY)
+    await asyncio.sleep(0)
     assert not again.done()  # what was read for the first is no answer to the second
     for piece in pieces_of(second, cuts):
         transport.receive(piece)

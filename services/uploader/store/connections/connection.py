@@ -1,5 +1,8 @@
 """One connection to S3, with one request on it at a time. Owns its transport and the wait for the answer.
 
+A request leaves at the end of the turn, with those of the other connections. Until then nothing is its answer: what
+comes before it has left is what nobody asked for, and the put goes out on another connection.
+
 Bounded in time by `sweep`, that its pool calls in a fixed beat: no clock is read and no timer made for a put. It never
 connects and never sends anything twice; it only says by `IdleClosedError` that this is safe.
 """
@@ -13,6 +16,7 @@ from typing import cast
 
 from services.uploader.errors import TransientError
 from services.uploader.store.connections.answer_reader import Answer, AnswerReader, BadAnswerError
+from services.uploader.store.connections.outbox import Outbox
 
 _JOINED_BYTES_MAX = 64 * 1024
 """Head and body up to here are one piece for the transport: the copy costs less than the second call."""
@@ -29,12 +33,16 @@ class IdleClosedError(Exception):
 class Connection(asyncio.Protocol):
     """Made by a pool, which is told by `on_lost` when it is gone."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[["Connection"], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, outbox: Outbox, on_lost: Callable[["Connection"], None]
+    ) -> None:
         self._loop = loop
+        self._outbox = outbox
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._reader = AnswerReader()
         self._waiter: asyncio.Future[Answer] | None = None  # of the request under way
+        self._waiting: tuple[bytes, ...] = ()  # the request, in pieces, until the outbox sends it
         self._kept = False  # it has carried a request before the one under way
         self._large = False  # the request under way is more than the other side takes at once
         self._unsent_bytes = 0  # at the last sweep
@@ -47,27 +55,30 @@ class Connection(asyncio.Protocol):
         self.usable = True
 
     def send(self, head: bytes, body: bytes) -> asyncio.Future[Answer]:
-        """Send one request; the future ends with its answer, however that reads.
+        """Send one request at the end of this turn; the future ends with its answer, however that reads.
 
         The future's errors: IdleClosedError; TransientError (`timeout`, `connection`). A future that is cancelled
         leaves a connection that is not usable.
         """
-        assert self._transport is not None  # noqa: S101 - for the type checker
         self._reader.begin()
         self.usable = False
         self.beats = 0
         self._waiter = waiter = self._loop.create_future()
         self._large = len(body) > _AT_ONCE_BYTES
-        if len(body) <= _JOINED_BYTES_MAX:
-            self._transport.write(head + body)
-        else:
-            self._transport.writelines((head, body))
+        self._waiting = (head + body,) if len(body) <= _JOINED_BYTES_MAX else (head, body)
+        self._outbox.add(self)
         return waiter
+
+    def send_waiting(self) -> None:
+        """Outbox: the request's turn to leave. One whose put or connection has ended meanwhile is forgotten."""
+        pieces, self._waiting = self._waiting, ()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(pieces)
 
     def data_received(self, data: bytes) -> None:
         """Asyncio: bytes of an answer, or bytes that nobody asked for."""
         self.beats = 0
-        if self._waiter is None:
+        if self._waiter is None or self._waiting:
             self.abort()
             return
         try:

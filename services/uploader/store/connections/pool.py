@@ -12,6 +12,7 @@ from services.uploader.errors import ClientSetupError, StoreError, TransientErro
 from services.uploader.store import clients
 from services.uploader.store.connections.addresses import Address, Addresses, resolve
 from services.uploader.store.connections.connection import Connection
+from services.uploader.store.connections.outbox import Outbox
 
 BEATS = 20
 """Sweeps within one read time-out: what ends at 10 s may end at 10.5."""
@@ -34,6 +35,7 @@ class Pool:
         self._context = context
         self._connections_max = connections_max
         self._addresses = Addresses()
+        self._outbox = Outbox(self._loop)
         self._resolving = asyncio.Lock()  # one question to DNS at a time
         self._all: set[Connection] = set()  # open ones
         self._idle: list[Connection] = []  # of those; the last used at the end
@@ -160,7 +162,7 @@ class Pool:
                 # No socket of ours: uvloop 0.23 closes it, and leaves the number in the object, when the other side
                 # resets within the handshake. Once collected, it would close whatever has that number by then.
                 _, connection = await self._loop.create_connection(
-                    lambda: Connection(self._loop, self._drop),
+                    lambda: Connection(self._loop, self._outbox, self._drop),
                     *address.socket_address[:2],
                     family=address.family,
                     ssl=self._context,
