@@ -86,12 +86,12 @@ def drained(stand: Stand, subject: Subject, keys: int) -> None:
     until(done, f"{keys} objects", 600, watched=subject.all_processes())
 
 
-def judge(stand: Stand, subject: Subject, load: Load, report: dict[str, Any]) -> str:
-    """What is wrong with a run; empty: nothing is."""
+def judge(stand: Stand, subject: Subject, load: Load, report: dict[str, Any], records: int) -> str:
+    """What is wrong with a run; empty: nothing is. `records`: what the run added to the topic."""
     if report["errors"] or report["payloads"] != load.count:
         return f"{report['payloads']} of {load.count} payloads acknowledged; {report['errors']}"
     if not subject.stores:
-        return ""
+        return "" if records == load.count else f"{records} records of {load.count} payloads"
     stats = stand.stats()
     if stats["keys"] != load.count:
         return f"{stats['keys']} objects of {load.count} payloads"
@@ -114,6 +114,7 @@ def measure(stand: Stand, subject: Subject, load: Load, run: Run, idle: float = 
 
     """
     stand.reset()
+    held = subject.records()
     before, began_s = by_role(stand, subject), time.monotonic()
     try:
         run.report = stand.post(subject.url, load, counted=subject.counted)
@@ -121,7 +122,7 @@ def measure(stand: Stand, subject: Subject, load: Load, run: Run, idle: float = 
             drained(stand, subject, run.report["payloads"])
         run.seconds = time.monotonic() - began_s
         after = by_role(stand, subject)
-        run.failed = judge(stand, subject, load, run.report)
+        run.failed = judge(stand, subject, load, run.report, subject.records() - held)
     except BenchError as error:
         run.failed = str(error)
         return run

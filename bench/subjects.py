@@ -47,6 +47,7 @@ class Subject:
         counted: its answer says how many payloads were accepted.
         keeps_bytes: what it stores is byte for byte what was sent.
         stores: it ends in objects.
+        topic: where one that stores nothing leaves its records.
 
     """
 
@@ -56,6 +57,11 @@ class Subject:
     keeps_bytes: bool
     stores: bool
     processes: dict[str, list[ServerProcess]] = field(default_factory=dict)
+    topic: Topic | None = None
+
+    def records(self) -> int:
+        """How many the topic holds."""
+        return sum(self.topic.ends().values()) if self.topic else 0
 
     def pids(self) -> dict[str, list[int]]:
         """By role."""
@@ -102,15 +108,16 @@ def start(stand: Stand, name: str, topic: Topic | None = None, settings: Mapping
     form = form_of(name)
     if form is None:
         return _start_peer(stand, name, topic)
-    return _start_ours(stand, name, form, {**topic.environment(), **(settings or {})})
+    return _start_ours(stand, name, form, topic, settings or {})
 
 
-def _start_ours(stand: Stand, name: str, form: Form, common: Mapping[str, str]) -> Subject:
+def _start_ours(stand: Stand, name: str, form: Form, topic: Topic, chosen: Mapping[str, str]) -> Subject:
     if form.uploaders and not supports(form.client):
         raise Skipped(f"S3_CLIENT={form.client} is not known to this version")
     if form.ingests > 1 and "ingest_workers" not in IngestSettings.model_fields:
         raise Skipped("INGEST_WORKERS is not known to this version")
-    subject = Subject(name, "", counted=True, keeps_bytes=True, stores=form.uploaders > 0)
+    common = {**topic.environment(), **chosen}
+    subject = Subject(name, "", counted=True, keeps_bytes=True, stores=form.uploaders > 0, topic=topic)
     waits = []
     if form.ingests:
         port, ops_port = free_port(), free_port()
@@ -176,4 +183,4 @@ def _start_peer(stand: Stand, name: str, topic: Topic) -> Subject:
     if peer.ready_url:
         wait_ready(process, peer.ready_url)
     stores = bool(peer.roles & {"end_to_end", "uploader"})
-    return Subject(name, peer.ingest_url, peer.counted, peer.keeps_bytes, stores, {"peer": [process]})
+    return Subject(name, peer.ingest_url, peer.counted, peer.keeps_bytes, stores, {"peer": [process]}, topic)

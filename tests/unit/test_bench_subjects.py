@@ -85,9 +85,16 @@ def test_what_is_lost_or_changed_is_no_figure(
 ) -> None:
     """Acknowledged payloads, distinct objects and their bytes have to agree."""
     stand = cast("Any", SimpleNamespace(stats=lambda: {**STATS, **stats}))
-    found = judge(stand, subject, Load(2, 2, 1024), {**REPORT, **report})
+    found = judge(stand, subject, Load(2, 2, 1024), {**REPORT, **report}, records=4)
     assert reason in found
     assert bool(found) == bool(reason)
+
+
+@pytest.mark.parametrize("records", [0, 3, 5])
+def test_what_is_not_in_the_topic_is_no_figure(records: int) -> None:
+    """A 200 is a word: of one that ends in Kafka the topic holds as many records as payloads were acknowledged."""
+    stand = cast("Any", SimpleNamespace(stats=lambda: STATS))
+    assert judge(stand, INGEST, Load(2, 2, 1024), REPORT, records) == f"{records} records of 4 payloads"
 
 
 def test_a_run_counts_the_subjects_cpu_without_broker_and_sink() -> None:
