@@ -51,8 +51,9 @@ from shared.telemetry import IngestMetrics, process_registry
 logger = logging.getLogger("spillway.ingest")
 
 _BATCH_BYTES_UNBOUNDED = 2**30  # batches are measured by `batching`, not by the client
-_M_MMAP_THRESHOLD = -3  # of mallopt(3)
-_MMAP_THRESHOLD_BYTES = 512 * 1024  # 64 KiB keeps 37 MiB less and doubles the cost of a large body
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_MMAP_THRESHOLD_BYTES = 1536 * 1024  # above the copies of a full batch that its request is put together of
+_TRIM_THRESHOLD_BYTES = 4 * 1024 * 1024  # free at the heap's end: a batch on its way takes so much, and the next again
 _OTHER_FILES = 384  # of a process: brokers, modules, the ops port, and refused connections that still read their 503
 
 
@@ -124,7 +125,9 @@ def _give_large_blocks_back() -> None:
     50 bombs at once took 200 MiB beyond MAX_IN_FLIGHT_BYTES, and 30 so (docs/operations/ingest-memory.md).
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another libc has other ways
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES)
 
 
 def _allow_connections(wanted: int) -> int:

@@ -16,7 +16,7 @@ from services.ingest.connection import BoundedConnection
 from services.ingest.connections import Connections
 from services.ingest.problems import Code, Problem, RefusedError
 from services.ingest.quick import QuickRequest, QuickRoute
-from services.ingest.request import is_usual, read_head
+from services.ingest.request import RequestHead, is_usual, read_head
 from services.ingest.wire import without_upgrade
 
 _PIECE_BYTES = 4096
@@ -68,8 +68,29 @@ class IngestProtocol(BoundedConnection):
         self._book.idle.pop(self, None)
         if self._held:
             self._hold(data)  # reading is paused: it was on its way
-        else:
+        elif not self._serves_known(data):
             self._read(data)
+
+    def _serves_known(self, data: bytes) -> bool:
+        """Whether the data is served without the parser: that is between two requests, and this is a whole one whose
+        head it has taken before, byte for byte; it would take it again, and say the same of it.
+        """
+        if not self._is_between_requests() or self.flow.write_paused:
+            return False
+        found = self._quick.heads.find(data)
+        if found is None:
+            return False
+        head, body = found
+        request = self.cycle = self._last = self._quick_request(head, keep_alive=True)
+        request.chunks.append(body)
+        request.serve()
+        return True
+
+    def _quick_request(self, head: RequestHead, *, keep_alive: bool) -> QuickRequest:
+        keep_alive = keep_alive and not self._book.last_requests
+        return QuickRequest(
+            self._quick, head, self.transport, self.server_state, self.on_response_complete, keep_alive=keep_alive
+        )
 
     def _read(self, data: bytes) -> None:
         """Show the bytes to the parser, until a request waits behind another: then the rest waits, too.
@@ -80,6 +101,7 @@ class IngestProtocol(BoundedConnection):
         """
         start = 0
         self._may_be_usual = True
+        between = self._is_between_requests()
         while start < len(data) and not self._deaf:
             if self.pipeline:
                 self._hold(data[start:])
@@ -90,6 +112,8 @@ class IngestProtocol(BoundedConnection):
                 piece = self._parse(piece)
             if self._whole is not None:
                 whole, self._whole = self._whole, None
+                if between and whole.keep_alive and start == len(data):
+                    self._quick.heads.learn(data, whole.head)
                 whole.serve()
         if self._usual is not None:
             self._go_the_long_way(self._usual)
@@ -225,10 +249,7 @@ class IngestProtocol(BoundedConnection):
             raise RefusedError(Problem(Code.INVALID_HTTP, "there must be one Host header (RFC 9112 §3.2)"))
         if self._may_go_the_short_way() and is_usual(self.parser.get_method(), self.url, version, head):
             self._may_be_usual = False
-            keep_alive = self.parser.should_keep_alive() and not self._book.last_requests
-            self._usual = QuickRequest(
-                self._quick, head, self.transport, self.server_state, self.on_response_complete, keep_alive=keep_alive
-            )
+            self._usual = self._quick_request(head, keep_alive=self.parser.should_keep_alive())
         else:
             self._hand_over(version)
         self._in_head = False
@@ -243,6 +264,10 @@ class IngestProtocol(BoundedConnection):
             super().on_message_complete()
 
     # Which way a request goes
+
+    def _is_between_requests(self) -> bool:
+        """What has come is answered, and the parser has nothing of the next."""
+        return not (self._head_bytes or self.pipeline or self._answer_is_due())
 
     def _may_go_the_short_way(self) -> bool:
         """Nobody is before it in the queue, and its answer would not pile up behind others that nobody takes."""

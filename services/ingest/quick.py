@@ -16,6 +16,7 @@ from uvicorn.server import ServerState
 
 from services.ingest.body import Bodies
 from services.ingest.intake import Entry, Intake
+from services.ingest.known_heads import KnownHeads
 from services.ingest.problems import Code, Header, Problem, RefusedError
 from services.ingest.request import RequestHead
 from services.ingest.wire import accepted_answer, header_lines, problem_answer
@@ -29,6 +30,7 @@ class QuickRoute:
     def __init__(self, intake: Intake, bodies: Bodies) -> None:
         self.intake = intake
         self.bodies = bodies
+        self.heads = KnownHeads()
         self._given: list[Header] = []  # uvicorn's own headers, made anew each second
         self._given_lines = b""  # the same as bytes
 

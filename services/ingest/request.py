@@ -47,6 +47,11 @@ class RequestHead:
     expects: bool = False  # whether its sender waits for a 100 before it sends the body
 
     @property
+    def is_of_one_request(self) -> bool:
+        """Whether it has what no other request should have again."""
+        return self.request_id is not None or self.traceparent is not None or self.idempotency_key is not None
+
+    @property
     def has_body(self) -> bool:
         """Whether body bytes follow the head."""
         return self.transfer_coding is not None or bool(self.content_length)

@@ -8,7 +8,7 @@ import json
 import re
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 import pytest
@@ -16,11 +16,11 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.ingest import connections
+from services.ingest import connections, protocol
 from services.ingest.batching import Submission
 from services.ingest.problems import Code, Problem, retry_after
 from services.ingest.quick import QuickRequest
-from services.ingest.request import USUAL_BYTES_MAX
+from services.ingest.request import USUAL_BYTES_MAX, RequestHead, read_head
 from services.ingest.tokens import Tokens, hash_of
 from tests.fuzz.bodies import broken, collections
 from tests.harness.front import Front, front
@@ -138,7 +138,7 @@ def test_every_way_gives_the_same_answer(
     async def ask_all() -> None:
         async with front({"max_items": 4}, submit=submit) as served:
             answers, written = [], []
-            for way in (whole, *LONG_WAYS):
+            for way in (whole, *LONG_WAYS, whole):  # the last one's head is known
                 before = len(served.submitted)
                 answers.append(plain(await way(served, await served.connect(), body, headers)))
                 written.append([record(one) for one in served.submitted[before:]])
@@ -177,6 +177,97 @@ async def test_no_way_spares_a_token_or_its_quota(secret: str, statuses: list[in
             seen.append(([plain(answer) for answer in answers], [record(one) for one in served.submitted]))
     assert seen == [seen[0]] * len(seen)
     assert ways.quick == len(statuses)
+
+
+@pytest.fixture
+def heads_read(monkeypatch: pytest.MonkeyPatch) -> list[RequestHead]:
+    """Those that were read header by header."""
+    read: list[RequestHead] = []
+
+    def reading(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
+        read.append(read_head(headers))
+        return read[-1]
+
+    monkeypatch.setattr(protocol, "read_head", reading)
+    return read
+
+
+async def test_a_head_that_came_before_is_not_read_again(ways: Ways, heads_read: list[RequestHead]) -> None:
+    """On whichever connection, and whatever body comes with it; another, or one that names its request, is read."""
+    bodies = [b'{"version":"1","data":[%d]}' % number for number in range(6)]
+    async with front() as served:
+        first, second = await served.connect(), await served.connect()
+        for client, body in zip((first, first, second, second, first, second), bodies, strict=True):
+            assert (await whole(served, client, body, [])).status == 200
+        assert [submission.values for submission in served.submitted] == [[b"%d" % number] for number in range(6)]
+        assert (ways.quick, len(heads_read)) == (6, 1)
+        for line in ("Partition-Key: a", "Partition-Key: b", "X-Request-Id: a", "X-Request-Id: a"):
+            answer = await whole(served, first, BODY, [line])
+            assert answer.status == 200
+        assert answer.headers["x-request-id"] == "a"
+        assert [submission.key for submission in served.submitted[-4:]] == [b"a", b"b", None, None]
+        assert len(heads_read) == 5
+
+
+async def test_a_known_head_with_more_or_less_than_its_body() -> None:
+    """The parser has it: a part of a body is waited for, and what comes behind one is the next request."""
+    async with front() as served, await served.connect() as client:
+        assert (await whole(served, client, BODY, [])).status == 200
+        await client.send(post(BODY) + post(BODY)[:-1])
+        assert (await client.answer()).status == 200
+        assert (await client.ask(post(BODY)[-1:])).status == 200
+        await client.send(b"\r\n")  # some clients end a body so (RFC 9112 §2.2)
+        await eventually(lambda: served.connections.heads, "the next head's deadline")
+        assert (await whole(served, client, BODY, [])).status == 200
+        assert not served.connections.heads
+        assert len(served.submitted) == 4
+
+
+async def test_a_known_head_waits_for_the_answer_before_it() -> None:
+    """Also when it comes in a read of its own."""
+    waiting: list[Submission] = []
+
+    def submit(submission: Submission) -> None:
+        waiting.append(submission)
+
+    async with front(submit=submit) as served, await served.connect() as client:
+        await eventually(lambda: served.connections.fresh, "the connection")
+        (connection,) = served.server.server_state.connections
+        for answered in range(3):
+            await client.send(post(BODY))
+            await eventually(lambda: len(waiting) > answered, "the collection")  # noqa: B023 - awaited here
+            if answered == 2:
+                await client.send(post(BODY))
+                await eventually(lambda: connection.pipeline, "the next to wait")
+                assert len(waiting) == 3
+            waiting[answered].settle(None)
+            assert (await client.answer()).status == 200
+        await eventually(lambda: len(waiting) == 4, "its turn")
+        waiting[3].settle(None)
+        assert (await client.answer()).status == 200
+
+
+async def test_the_end_of_a_head_is_none() -> None:
+    """A head that came in two reads is not known by its second half, which alone is no request."""
+    request = post(BODY)
+    async with front() as served:
+        client = await served.connect()
+        await eventually(lambda: served.connections.fresh, "the connection")
+        await client.send(request[:20])
+        await eventually(lambda: not served.connections.fresh, "the first read")
+        assert (await client.ask(request[20:])).status == 200
+        assert (await client.ask(request[20:])).status == 400
+        assert len(served.submitted) == 1
+
+
+async def test_a_known_head_on_a_server_that_drains() -> None:
+    """Its answer is the connection's last."""
+    async with front() as served, await served.connect() as client:
+        assert (await whole(served, client, BODY, [])).status == 200
+        served.connections.last_requests = True
+        answer = await whole(served, client, BODY, [])
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await client.ended() == b""
 
 
 async def test_which_way_a_request_goes(ways: Ways) -> None:

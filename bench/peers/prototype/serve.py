@@ -17,6 +17,7 @@ import msgspec
 import uvicorn
 import uvloop
 from aiokafka import AIOKafkaProducer
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 COLLECTIONS_A_BATCH_MAX = 500
 
@@ -71,12 +72,18 @@ class Writer:
                 for index, payload in enumerate(waiting.payloads):
                     identity = ("spillway-id", f"{waiting.uuid}-{index}".encode())
                     headers = [identity, *waiting.headers, ("spillway-index", b"%d" % index)]
-                    batch.append(key=None, value=bytes(payload), timestamp=None, headers=headers)
-            batch.close()
-            acknowledged = await self._producer.send_batch(batch, self._topic, partition=self._partition)
-            await acknowledged
+                    record = {"key": None, "value": bytes(payload), "timestamp": None, "headers": headers}
+                    if batch.append(**record) is None:  # it is full
+                        await self._send(batch)
+                        batch = self._producer.create_batch()
+                        batch.append(**record)
+            await self._send(batch)
             for waiting in taken:
                 waiting.done.set_result(None)
+
+    async def _send(self, batch: BatchBuilder) -> None:
+        batch.close()
+        await (await self._producer.send_batch(batch, self._topic, partition=self._partition))
 
 
 class Application:
