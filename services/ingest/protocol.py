@@ -81,6 +81,7 @@ class IngestProtocol(BoundedConnection):
         if found is None:
             return False
         head, body = found
+        self._in_head = False
         request = self.cycle = self._last = self._quick_request(head, keep_alive=True)
         request.chunks.append(body)
         request.serve()

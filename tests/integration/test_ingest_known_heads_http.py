@@ -96,6 +96,25 @@ async def test_a_body_is_no_part_of_a_known_head() -> None:
         assert len(served.submitted) == 1
 
 
+async def test_an_empty_line_behind_a_known_head_is_no_head() -> None:
+    """Also on a connection of which the parser has seen nothing: no deadline begins with it (RFC 9112 §2.2)."""
+    waiting: list[Submission] = []
+
+    def submit(submission: Submission) -> None:
+        waiting.append(submission)
+
+    async with front(submit=submit) as served:
+        for asked in range(2):
+            client = await served.connect()
+            await eventually(lambda: served.connections.fresh, "the connection")
+            (connection,) = served.connections.fresh
+            connection.data_received(post(BODY))  # type: ignore[attr-defined]
+            connection.data_received(b"\r\n")  # type: ignore[attr-defined]
+            assert not served.connections.heads
+            waiting[asked].settle(None)
+            assert (await client.answer()).status == 200
+
+
 async def test_a_known_head_on_a_server_that_drains() -> None:
     """Its answer is the connection's last."""
     async with front() as served, await served.connect() as client:
