@@ -81,6 +81,7 @@ class IngestProtocol(BoundedConnection):
         if found is None:
             return False
         head, body = found
+        self._in_head = False
         request = self.cycle = self._last = self._quick_request(head, keep_alive=True)
         request.chunks.append(body)
         request.serve()
@@ -266,8 +267,12 @@ class IngestProtocol(BoundedConnection):
     # Which way a request goes
 
     def _is_between_requests(self) -> bool:
-        """What has come is answered, and the parser has nothing of the next."""
-        return not (self._head_bytes or self.pipeline or self._answer_is_due())
+        """What has come is answered, and the parser has nothing of the next: nor is it in the body of one that was
+        answered before its end, as a GET may be.
+        """
+        if self._head_bytes or self.pipeline or self._answer_is_due():
+            return False
+        return self.cycle is None or not self.cycle.more_body
 
     def _may_go_the_short_way(self) -> bool:
         """Nobody is before it in the queue, and its answer would not pile up behind others that nobody takes."""

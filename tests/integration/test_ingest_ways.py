@@ -209,67 +209,6 @@ async def test_a_head_that_came_before_is_not_read_again(ways: Ways, heads_read:
         assert len(heads_read) == 5
 
 
-async def test_a_known_head_with_more_or_less_than_its_body() -> None:
-    """The parser has it: a part of a body is waited for, and what comes behind one is the next request."""
-    async with front() as served, await served.connect() as client:
-        assert (await whole(served, client, BODY, [])).status == 200
-        await client.send(post(BODY) + post(BODY)[:-1])
-        assert (await client.answer()).status == 200
-        assert (await client.ask(post(BODY)[-1:])).status == 200
-        await client.send(b"\r\n")  # some clients end a body so (RFC 9112 §2.2)
-        await eventually(lambda: served.connections.heads, "the next head's deadline")
-        assert (await whole(served, client, BODY, [])).status == 200
-        assert not served.connections.heads
-        assert len(served.submitted) == 4
-
-
-async def test_a_known_head_waits_for_the_answer_before_it() -> None:
-    """Also when it comes in a read of its own."""
-    waiting: list[Submission] = []
-
-    def submit(submission: Submission) -> None:
-        waiting.append(submission)
-
-    async with front(submit=submit) as served, await served.connect() as client:
-        await eventually(lambda: served.connections.fresh, "the connection")
-        (connection,) = served.server.server_state.connections
-        for answered in range(3):
-            await client.send(post(BODY))
-            await eventually(lambda: len(waiting) > answered, "the collection")  # noqa: B023 - awaited here
-            if answered == 2:
-                await client.send(post(BODY))
-                await eventually(lambda: connection.pipeline, "the next to wait")
-                assert len(waiting) == 3
-            waiting[answered].settle(None)
-            assert (await client.answer()).status == 200
-        await eventually(lambda: len(waiting) == 4, "its turn")
-        waiting[3].settle(None)
-        assert (await client.answer()).status == 200
-
-
-async def test_the_end_of_a_head_is_none() -> None:
-    """A head that came in two reads is not known by its second half, which alone is no request."""
-    request = post(BODY)
-    async with front() as served:
-        client = await served.connect()
-        await eventually(lambda: served.connections.fresh, "the connection")
-        await client.send(request[:20])
-        await eventually(lambda: not served.connections.fresh, "the first read")
-        assert (await client.ask(request[20:])).status == 200
-        assert (await client.ask(request[20:])).status == 400
-        assert len(served.submitted) == 1
-
-
-async def test_a_known_head_on_a_server_that_drains() -> None:
-    """Its answer is the connection's last."""
-    async with front() as served, await served.connect() as client:
-        assert (await whole(served, client, BODY, [])).status == 200
-        served.connections.last_requests = True
-        answer = await whole(served, client, BODY, [])
-        assert (answer.status, answer.headers["connection"]) == (200, "close")
-        assert await client.ended() == b""
-
-
 async def test_which_way_a_request_goes(ways: Ways) -> None:
     """Whole, small and plain: the short way. Any other: the long way, also where a part of it came whole."""
     async with front() as served:

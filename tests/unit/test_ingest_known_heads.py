@@ -54,7 +54,7 @@ def test_only_a_head_alone_is_kept() -> None:
 
 
 def test_their_number_is_bounded() -> None:
-    """However many there are: the oldest are forgotten."""
+    """However many there are: where there is no room for one more, the others are forgotten."""
     heads = KnownHeads()
     requests = [request(b"x: %d" % number) for number in range(3000)]
     for data, head in requests:

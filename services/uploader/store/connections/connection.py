@@ -72,7 +72,8 @@ class Connection(asyncio.Protocol):
     def send_waiting(self) -> None:
         """Outbox: the request's turn to leave. One whose put or connection has ended meanwhile is forgotten."""
         pieces, self._waiting = self._waiting, ()
-        if self._transport is not None and not self._transport.is_closing():
+        ended = self._waiter is None or self._waiter.done()
+        if not ended and self._transport is not None and not self._transport.is_closing():
             self._transport.writelines(pieces)
 
     def data_received(self, data: bytes) -> None:
