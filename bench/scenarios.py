@@ -132,6 +132,7 @@ SCENARIOS = (
             Case("1 a request, 0.2 KB", (OURS, "go-raw"), size_bytes=200),
             Case("1 a request, 16 KB", (OURS, "go-raw"), size_bytes=16 << 10),
         ),
+        rounds=5,
     ),
     Scenario(
         "ingest",
@@ -152,7 +153,7 @@ SCENARIOS = (
             _drain("plain HTTP", {"ours-uploader": 40_000, "ours-aiobotocore-uploader": 3_000}),
             _drain("TLS", {"ours-uploader-tls": 40_000, "ours-aiobotocore-uploader-tls": 3_000}),
         ),
-        rounds=4,
+        rounds=6,
     ),
     Scenario(
         "product",
